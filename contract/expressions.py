@@ -1,0 +1,16 @@
+"""The seven expressions, in the one order used everywhere."""
+
+EXPRESSIONS: tuple[str, ...] = (
+    "angry",
+    "disgust",
+    "fear",
+    "happy",
+    "sad",
+    "surprise",
+    "neutral",
+)
+
+UNCERTAIN = "uncertain"
+"""Shown instead of an expression when the smoothed confidence is under the abstain threshold."""
+
+INDEX: dict[str, int] = {name: i for i, name in enumerate(EXPRESSIONS)}
