@@ -1,0 +1,1 @@
+"""From labelled images to a float bundle. Never imports an inference runtime at module level."""

@@ -1,0 +1,1 @@
+"""Importers, splits, the packed cache and augmentation."""

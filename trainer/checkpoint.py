@@ -1,0 +1,101 @@
+"""Checkpoints: one safetensors file, replaced in one rename, never pickled."""
+
+import json
+from dataclasses import asdict, dataclass
+from pathlib import Path
+from typing import Any
+
+import torch
+from safetensors import SafetensorError, safe_open
+from safetensors.torch import save
+from torch import Tensor
+
+from contract.errors import UserError
+from contract.files import write_atomic
+
+
+@dataclass(frozen=True)
+class Progress:
+    """Where training stands: optimiser steps done, and the best epoch so far."""
+
+    step: int = 0
+    best_epoch: int = -1
+    best_nll: float = float("inf")
+
+
+def _flatten(state: dict[str, Any], prefix: str) -> dict[str, Tensor]:
+    return {f"{prefix}{key}": value.contiguous() for key, value in state.items()}
+
+
+def _optimiser_tensors(optimiser: torch.optim.Optimizer) -> dict[str, Tensor]:
+    return {
+        f"optim.{index}.{key}": torch.as_tensor(value).contiguous()
+        for index, values in optimiser.state_dict()["state"].items()
+        for key, value in values.items()
+    }
+
+
+def save_training(
+    file: Path,
+    model: torch.nn.Module,
+    ema: torch.nn.Module,
+    optimiser: torch.optim.Optimizer,
+    scaler: torch.amp.GradScaler,
+    progress: Progress,
+) -> None:
+    """Everything a resumed run needs, atomically."""
+    tensors = {
+        **_flatten(model.state_dict(), "model."),
+        **_flatten(ema.state_dict(), "ema."),
+        **_optimiser_tensors(optimiser),
+    }
+    meta = {"progress": json.dumps(asdict(progress)), "scaler": json.dumps(scaler.state_dict())}
+    write_atomic(file, lambda stream: stream.write(save(tensors, meta)))
+
+
+def _read(file: Path) -> tuple[dict[str, Tensor], dict[str, str]]:
+    try:
+        with safe_open(file, framework="pt") as stored:
+            return {key: stored.get_tensor(key) for key in stored.keys()}, stored.metadata() or {}  # noqa: SIM118
+    except (SafetensorError, OSError) as error:
+        raise UserError(
+            f"{file}: not a readable checkpoint ({error}); remove it to start over"
+        ) from None
+
+
+def _part(tensors: dict[str, Tensor], prefix: str) -> dict[str, Tensor]:
+    return {key[len(prefix) :]: value for key, value in tensors.items() if key.startswith(prefix)}
+
+
+def load_training(
+    file: Path,
+    model: torch.nn.Module,
+    ema: torch.nn.Module,
+    optimiser: torch.optim.Optimizer,
+    scaler: torch.amp.GradScaler,
+) -> Progress:
+    """Put a saved state back into the given objects. Raises `UserError` for a damaged file."""
+    tensors, meta = _read(file)
+    model.load_state_dict(_part(tensors, "model."))
+    ema.load_state_dict(_part(tensors, "ema."))
+    state: dict[int, dict[str, Tensor]] = {}
+    for name, value in _part(tensors, "optim.").items():
+        index, key = name.split(".", 1)
+        state.setdefault(int(index), {})[key] = value
+    groups = optimiser.state_dict()["param_groups"]
+    optimiser.load_state_dict({"state": state, "param_groups": groups})
+    scaler.load_state_dict(json.loads(meta["scaler"]))
+    return Progress(**json.loads(meta["progress"]))
+
+
+def save_weights(file: Path, model: torch.nn.Module, about: dict[str, str]) -> None:
+    """The weights of a model and strings about them, atomically."""
+    tensors = _flatten(model.state_dict(), "")
+    write_atomic(file, lambda stream: stream.write(save(tensors, about)))
+
+
+def load_weights(file: Path, model: torch.nn.Module) -> dict[str, str]:
+    """Load `save_weights`' file into a model; returns the strings about it."""
+    tensors, about = _read(file)
+    model.load_state_dict(tensors)
+    return about

@@ -1,0 +1,42 @@
+"""Prepared faces of a manifest, packed into one uint8 array on disk."""
+
+import hashlib
+from pathlib import Path
+
+import cv2
+import numpy as np
+from numpy.typing import NDArray
+from tqdm import tqdm
+
+from contract.errors import UserError
+from contract.faces import FaceInput, prepare_face
+from contract.files import write_atomic
+from contract.manifest import Manifest
+
+
+def packed_faces(manifest: Manifest, face: FaceInput) -> NDArray[np.uint8]:
+    """Every row's image as the model sees it, `N×size×size×C`, in the manifest's order.
+
+    Made once per manifest content and input, kept in `.cache` beside the manifest, and mapped from
+    disk. The images are whole faces (no detector). Raises `UserError` naming a row's image that
+    cannot be decoded.
+    """
+    key = hashlib.sha256(f"{manifest.sha256} {face.model_dump_json()}".encode()).hexdigest()[:20]
+    file = manifest.file.parent / ".cache" / f"faces-{key}.npy"
+    shape = (len(manifest.rows), face.size, face.size, face.channels)
+    if file.is_file():
+        stored = np.load(file, mmap_mode="r", allow_pickle=False)
+        if stored.shape == shape:
+            return np.asarray(stored)
+    faces = np.empty(shape, np.uint8)
+    for position, row in enumerate(tqdm(manifest.rows, "packing", unit="face", disable=None)):
+        path: Path = manifest.path(row)
+        image = cv2.imread(str(path), cv2.IMREAD_COLOR)
+        if image is None:
+            raise UserError(
+                f"{manifest.file}: line {position + 2}: {path} cannot be decoded; "
+                "restore the image or remove the row"
+            )
+        faces[position] = prepare_face(np.asarray(image, np.uint8), face)
+    write_atomic(file, lambda stream: np.save(stream, faces, allow_pickle=False))
+    return faces

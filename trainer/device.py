@@ -1,0 +1,46 @@
+"""Where training runs: device, threads and mixed precision."""
+
+import contextlib
+import os
+from dataclasses import dataclass
+
+import torch
+
+from contract.errors import UserError
+from trainer.config import TrainConfig
+
+
+@dataclass(frozen=True)
+class Device:
+    """A torch device and the precision that pays on it."""
+
+    name: str
+    kind: str
+    amp_dtype: torch.dtype | None
+
+    def autocast(self) -> contextlib.AbstractContextManager[None]:
+        """The autocast context of a forward pass."""
+        if self.amp_dtype is None:
+            return contextlib.nullcontext()
+        context: contextlib.AbstractContextManager[None] = torch.autocast(self.kind, self.amp_dtype)
+        return context
+
+
+def pick_device(config: TrainConfig) -> Device:
+    """The device of a config. Raises `UserError` for a device that is not there.
+
+    `auto` precision is fp16 on a GPU and float32 on a CPU, where half precision is slower for
+    depthwise convolutions.
+    """
+    name = config.device
+    if name == "auto":
+        name = "cuda" if torch.cuda.is_available() else "cpu"
+    kind = name.partition(":")[0]
+    if kind not in ("cpu", "cuda"):
+        raise UserError(f"device '{name}': use auto, cpu, cuda or cuda:N")
+    if kind == "cuda" and not torch.cuda.is_available():
+        raise UserError(f"device '{name}': this machine has no usable CUDA GPU; use --device cpu")
+    torch.set_num_threads(config.threads or os.cpu_count() or 1)
+    dtypes = {"off": None, "bf16": torch.bfloat16, "fp16": torch.float16}
+    auto = torch.float16 if kind == "cuda" else None
+    return Device(name, kind, auto if config.optim.amp == "auto" else dtypes[config.optim.amp])
