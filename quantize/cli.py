@@ -1,0 +1,95 @@
+"""`fer-quantize`: a float bundle → an INT8 bundle that passed the gate."""
+
+import argparse
+import os
+import sys
+from collections.abc import Callable, Sequence
+from pathlib import Path
+
+from contract.bundle import open_bundle
+from contract.errors import run_command
+from contract.manifest import read_manifest
+from quantize.convert import Options, quantize_bundle
+from quantize.gate import Bounds
+from quantize.source import check_out, default_out, newest_float_bundle
+
+PROGRAM = "fer-quantize"
+
+
+def _number(least: float, most: float) -> Callable[[str], float]:
+    def parse(text: str) -> float:
+        value = float(text)
+        if not least <= value <= most:
+            raise argparse.ArgumentTypeError(f"{text} is not in {least:g} to {most:g}")
+        return value
+
+    parse.__name__ = "number"
+    return parse
+
+
+def _whole(least: int) -> Callable[[str], int]:
+    def parse(text: str) -> int:
+        value = int(text)
+        if value < least:
+            raise argparse.ArgumentTypeError(f"{text} is less than {least}")
+        return value
+
+    parse.__name__ = "whole number"
+    return parse
+
+
+def _parser() -> argparse.ArgumentParser:
+    bounds = Bounds()
+    parser = argparse.ArgumentParser(
+        prog=PROGRAM,
+        description="Quantize a float bundle to INT8. The rows of --calib are divided by a seed: "
+        "ranges come from one part, and the gate is measured on the other.",
+        epilog="Exit code: 0 with a bundle written; 2 if something is wrong with the input, or the "
+        "INT8 model did not pass the gate.",
+    )
+    add = parser.add_argument
+    add("--calib", type=Path, required=True, metavar="CSV", help="manifest of calib or val rows")
+    add(
+        "--model", type=Path, metavar="BUNDLE",
+        help="the float bundle (default: the newest under runs/)",
+    )  # fmt: skip
+    add(
+        "--out", type=Path, metavar="BUNDLE",
+        help="where the INT8 bundle goes (default: bundles/<name>-int8)",
+    )  # fmt: skip
+    add("--seed", type=_whole(0), default=0, help="divides the rows (default: %(default)s)")
+    add(
+        "--threads", type=_whole(1), default=len(os.sched_getaffinity(0)),
+        help="inference threads (default: all cores, here %(default)s)",
+    )  # fmt: skip
+    add(
+        "--max-accuracy-drop", type=_number(-100, 100), default=bounds.accuracy_drop,
+        metavar="POINTS", help="largest loss of accuracy, in points (default: %(default)s)",
+    )  # fmt: skip
+    add(
+        "--min-agreement", type=_number(0, 101), default=bounds.agreement, metavar="PERCENT",
+        help="least share of rows on which float and INT8 agree (default: %(default)s)",
+    )  # fmt: skip
+    return parser
+
+
+def main(arguments: Sequence[str]) -> int:
+    """Run the command; raises `UserError` for what the user can mend."""
+    given = _parser().parse_args(arguments)
+    source = open_bundle(given.model) if given.model else newest_float_bundle(Path("runs"))
+    out = given.out or default_out(source)
+    check_out(out, source)
+    manifest = read_manifest(given.calib)
+    bounds = Bounds(given.max_accuracy_drop, given.min_agreement)
+    quantize_bundle(source, manifest, out, Options(given.seed, given.threads, bounds))
+    print(f"bundle: {out}")
+    return 0
+
+
+def run() -> int:
+    """The `fer-quantize` command."""
+    return run_command(PROGRAM, lambda: main(sys.argv[1:]))
+
+
+if __name__ == "__main__":
+    sys.exit(run())
