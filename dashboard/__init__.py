@@ -1,0 +1,1 @@
+"""The dashboard: a process of its own that sees the live feed of one box and nothing else."""
