@@ -6,6 +6,7 @@ graph, which takes the uint8 arrays made below.
 """
 
 from dataclasses import dataclass
+from pathlib import Path
 from typing import Literal
 
 import cv2
@@ -59,6 +60,18 @@ class FaceInput(BaseModel):
     def channels(self) -> int:
         """Channels of the prepared array: 1 for grey, 3 for rgb."""
         return 1 if self.colour == "grey" else 3
+
+
+def read_image(path: Path) -> Image | None:
+    """An image file as 8-bit grey or BGR, or None where there is none that can be decoded.
+
+    Turned upright as its EXIF data say; transparency is dropped.
+    """
+    try:
+        image = cv2.imdecode(np.fromfile(path, np.uint8), cv2.IMREAD_ANYCOLOR)
+    except (OSError, cv2.error):  # no such file; no bytes at all
+        return None
+    return None if image is None else np.asarray(image, np.uint8)
 
 
 def square_crop(image: Image, box: Box, geometry: CropGeometry) -> Image:

@@ -8,7 +8,7 @@ named with its line, before any stage spends a second.
 import csv
 import io
 from collections.abc import Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from pathlib import Path
 
 import numpy as np
@@ -26,7 +26,10 @@ OPTIONAL = (*VOTES, "group", "sha256")
 
 @dataclass(frozen=True, slots=True)
 class Row:
-    """One labelled image. `votes` are seven counts or shares in the order of the expressions."""
+    """One labelled image. `votes` are seven counts or shares in the order of the expressions.
+
+    `line` is where it stands in the file it was read from, for messages.
+    """
 
     path: str
     label: str
@@ -35,6 +38,7 @@ class Row:
     votes: tuple[float, ...] | None = None
     group: str = ""
     sha256: str = ""
+    line: int = field(default=0, compare=False)
 
 
 @dataclass(frozen=True)
@@ -48,6 +52,10 @@ class Manifest:
     def path(self, row: Row) -> Path:
         """Where a row's image lies."""
         return self.file.parent / row.path
+
+    def place(self, row: Row) -> str:
+        """File, line and image of a row, to begin a message with."""
+        return f"{self.file}: line {row.line}: {self.path(row)}"
 
     def labels(self) -> NDArray[np.int64]:
         """`N` class numbers."""
@@ -90,7 +98,7 @@ def _votes(record: dict[str, str], place: str) -> tuple[float, ...] | None:
     return tuple(values)
 
 
-def _row(record: dict[str, str], place: str) -> Row:
+def _row(record: dict[str, str], place: str, line: int) -> Row:
     if None in record or None in record.values():
         raise UserError(f"{place}: the number of fields differs from the header's")
     if record["label"] not in INDEX:
@@ -113,6 +121,7 @@ def _row(record: dict[str, str], place: str) -> Row:
         votes=_votes(record, place),
         group=record.get("group", ""),
         sha256=record.get("sha256", ""),
+        line=line,
     )
 
 
@@ -129,7 +138,7 @@ def read_manifest(file: Path, check_files: bool = True) -> Manifest:
             rows: list[Row] = []
             for record in reader:
                 place = f"{file}: line {reader.line_num}"
-                row = _row(record, place)
+                row = _row(record, place, reader.line_num)
                 if check_files and not (file.parent / row.path).is_file():
                     raise UserError(
                         f"{place}: no image at {file.parent / row.path}; "

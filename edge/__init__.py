@@ -1,0 +1,1 @@
+"""The program on the box. Never imports torch or pandas."""

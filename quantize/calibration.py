@@ -4,19 +4,17 @@ Ranges are fitted on one part and the gate measured on the other, so that no bun
 the rows it was made from.
 """
 
-import csv
 import hashlib
 from collections import Counter, defaultdict
 from collections.abc import Sequence
 from dataclasses import dataclass
 
-import cv2
 import numpy as np
 from numpy.typing import NDArray
 from tqdm import tqdm
 
 from contract.errors import UserError
-from contract.faces import FaceInput, prepare_face
+from contract.faces import FaceInput, prepare_face, read_image
 from contract.manifest import Manifest, Row
 
 RANGES_ROWS = 512
@@ -76,25 +74,13 @@ def rows_hash(manifest: Manifest, numbers: Sequence[int]) -> str:
     return hashlib.sha256("".join(lines).encode()).hexdigest()
 
 
-def _place(manifest: Manifest, number: int) -> str:
-    """`file: line n` of a row; read again, as blank lines and quoted line breaks count too."""
-    with manifest.file.open(newline="", encoding="utf-8-sig") as stream:
-        reader = csv.reader(stream)
-        filled = -1
-        for fields in reader:
-            filled += bool(fields)
-            if filled == number + 1:
-                break
-        return f"{manifest.file}: line {reader.line_num}"
-
-
 def check_rows(manifest: Manifest) -> None:
     """Raises `UserError` for a test row, naming its line, or for too few rows."""
-    for number, row in enumerate(manifest.rows):
+    for row in manifest.rows:
         if row.split == "test":
             raise UserError(
-                f"{_place(manifest, number)}: '{row.path}' is a test row, and test rows are held "
-                "back from quantization; give a list of calib or val rows"
+                f"{manifest.place(row)} is a test row, and test rows are held back from "
+                "quantization; give a list of calib or val rows"
             )
     if len(manifest.rows) < LEAST_ROWS:
         raise UserError(
@@ -112,16 +98,12 @@ def load_faces(
     """
     faces = np.empty((len(numbers), face.size, face.size, face.channels), np.uint8)
     for i, number in enumerate(tqdm(numbers, desc=purpose, unit="image", disable=None)):
-        path = manifest.path(manifest.rows[number])
-        try:
-            # Any colour, eight bits: a grey file stays one channel, an alpha channel goes.
-            image = cv2.imdecode(np.fromfile(path, np.uint8), cv2.IMREAD_ANYCOLOR)
-        except (OSError, cv2.error):
-            image = None
+        row = manifest.rows[number]
+        image = read_image(manifest.path(row))
         if image is None:
             raise UserError(
-                f"{_place(manifest, number)}: {path} cannot be read as an image; "
+                f"{manifest.place(row)} cannot be read as an image; "
                 "replace the file or remove the row"
             )
-        faces[i] = prepare_face(np.asarray(image, np.uint8), face)
+        faces[i] = prepare_face(image, face)
     return faces

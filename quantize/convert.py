@@ -1,7 +1,6 @@
 """A float bundle and a list of labelled images → an INT8 bundle, if it passes the gate."""
 
 import json
-import subprocess
 import tempfile
 from dataclasses import asdict, dataclass
 from importlib.metadata import version
@@ -16,6 +15,7 @@ from contract.bundle import Artifact, Bundle, artifact_of, write_bundle
 from contract.errors import UserError
 from contract.manifest import Manifest
 from contract.metrics import fit_temperature
+from contract.provenance import commit_of_this_project
 from quantize.calibration import check_rows, divide, load_faces, rows_hash
 from quantize.gate import Bounds, Comparison, Measured, broken_bounds, compare, table
 from quantize.openvino_int8 import quantize_openvino, require_nncf
@@ -123,16 +123,6 @@ def _tolerance(bundle: Bundle, artifact: Artifact, threads: int) -> tuple[float,
     return worst, min(GOLDEN_MOST, max(GOLDEN_LEAST, 3 * worst))
 
 
-def _commit() -> str:
-    """Commit of the checkout this file is in, or 'unknown' for an installed package."""
-    command = ["git", "-C", str(Path(__file__).parent), "rev-parse", "HEAD"]
-    try:
-        done = subprocess.run(command, capture_output=True, text=True, timeout=10, check=True)
-    except (OSError, subprocess.SubprocessError):
-        return "unknown"
-    return done.stdout.strip()
-
-
 @dataclass(frozen=True)
 class _Opened:
     bundle: Bundle
@@ -228,7 +218,7 @@ def _quantize(
     made = source.info.provenance
     provenance = made.model_copy(
         update={
-            "commit": _commit(),
+            "commit": commit_of_this_project(),
             "parent": source.sha256,
             "manifests": {**made.manifests, "quantize": manifest.sha256},
             "detail": {**made.detail, "float_commit": made.commit, "quantize": report},

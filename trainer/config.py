@@ -48,12 +48,12 @@ class AugmentConfig(_Section):
     zoom: float = Field(1.18, ge=1, le=2, description="Largest zoom in or out, as a factor.")
     stretch: float = Field(1.06, ge=1, le=2, description="Largest change of the aspect ratio.")
     shift: float = Field(0.07, ge=0, le=0.5, description="Largest shift, share of the side.")
-    brightness: float = Field(0.25, ge=0, le=1, description="Largest offset, share of full scale.")
-    contrast: float = Field(1.5, ge=1, le=4, description="Largest contrast factor, up or down.")
+    brightness: float = Field(0.12, ge=0, le=1, description="Largest offset, share of full scale.")
+    contrast: float = Field(1.4, ge=1, le=4, description="Largest contrast factor, up or down.")
     side_light: float = Field(0.3, ge=0, le=1, description="Strongest ramp of light across.")
-    blur: float = Field(0.2, ge=0, le=1, description="Probability of a lower-resolution look.")
-    noise: float = Field(10.0, ge=0, le=64, description="Largest noise, standard deviation of 255.")
-    erase: float = Field(0.25, ge=0, le=1, description="Probability of a covered rectangle.")
+    blur: float = Field(0.1, ge=0, le=1, description="Probability of a lower-resolution look.")
+    noise: float = Field(6.0, ge=0, le=64, description="Largest noise, standard deviation of 255.")
+    erase: float = Field(0.15, ge=0, le=1, description="Probability of a covered rectangle.")
 
 
 class SizeStep(_Section):
@@ -99,6 +99,10 @@ class TrainConfig(_Section):
     seed: int = Field(1337, ge=0, description="Of everything random.")
     device: str = Field("auto", description="auto, cpu, cuda or cuda:N.")
     threads: int = Field(0, ge=0, description="CPU threads; 0 is all cores.")
+    compile: bool = Field(
+        False,
+        description="torch.compile the network: slow to start, then faster; needs a C++ compiler.",
+    )
     checkpoint_every_s: float = Field(120.0, gt=0, description="Seconds between checkpoints.")
     input: FaceInput = Field(description="What the model sees; goes into the bundle.")
     model: ModelConfig = Field(ModelConfig(), description="The network.")

@@ -124,6 +124,8 @@ class Trainer:
         self.config, self.folder, self.task, self.data = config, folder, task, data
         self.device, self._clock = device, clock
         self.model = model.to(device.name, memory_format=torch.channels_last)
+        # Static shapes: a step of progressive resizing compiles anew instead of to slower code.
+        self._network = torch.compile(self.model, dynamic=False) if config.compile else self.model
         self.ema = ModelEmaV3(self.model, decay=config.optim.ema_decay, use_warmup=True)
         optim = config.optim
         groups = _decay_groups(self.model, optim.weight_decay)
@@ -180,7 +182,7 @@ class Trainer:
         self.model.train()
         for images, rows in self._micro_batches(order, step):
             with self.device.autocast():
-                loss = self.task.loss(self.model, images, rows) / optim.accum_steps
+                loss = self.task.loss(self._network, images, rows) / optim.accum_steps
             self.scaler.scale(loss).backward()
             total += float(loss.detach())
         self.scaler.unscale_(self.optimiser)

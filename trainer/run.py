@@ -14,17 +14,17 @@ from torch import Tensor, nn
 from contract.errors import UserError
 from contract.files import write_json_atomic
 from contract.manifest import Manifest, read_manifest
+from contract.provenance import commit_of_this_project
 from trainer.backbones import NormalisedClassifier, build
 from trainer.config import TrainConfig
 from trainer.data.cache import packed_faces
 from trainer.device import Device, pick_device
 from trainer.engine import Data, Trainer
 from trainer.losses.distill import soft_cross_entropy, vote_targets
-from trainer.provenance import commit_of_this_project
 
 # A run may go on elsewhere, with other patience or a better-measured crop (which whole faces do not
 # pass through), and still be the same run.
-_NOT_IDENTITY = {"device", "threads", "checkpoint_every_s", "out", "input"}
+_NOT_IDENTITY = {"device", "threads", "compile", "checkpoint_every_s", "out", "input"}
 
 
 class VotesTask:

@@ -1,15 +1,13 @@
 """Prepared faces of a manifest, packed into one uint8 array on disk."""
 
 import hashlib
-from pathlib import Path
 
-import cv2
 import numpy as np
 from numpy.typing import NDArray
 from tqdm import tqdm
 
 from contract.errors import UserError
-from contract.faces import FaceInput, prepare_face
+from contract.faces import FaceInput, prepare_face, read_image
 from contract.files import write_atomic
 from contract.manifest import Manifest
 
@@ -30,13 +28,11 @@ def packed_faces(manifest: Manifest, face: FaceInput) -> NDArray[np.uint8]:
             return np.asarray(stored)
     faces = np.empty(shape, np.uint8)
     for position, row in enumerate(tqdm(manifest.rows, "packing", unit="face", disable=None)):
-        path: Path = manifest.path(row)
-        image = cv2.imread(str(path), cv2.IMREAD_COLOR)
+        image = read_image(manifest.path(row))
         if image is None:
             raise UserError(
-                f"{manifest.file}: line {position + 2}: {path} cannot be decoded; "
-                "restore the image or remove the row"
+                f"{manifest.place(row)} cannot be decoded; restore the image or remove the row"
             )
-        faces[position] = prepare_face(np.asarray(image, np.uint8), face)
+        faces[position] = prepare_face(image, face)
     write_atomic(file, lambda stream: np.save(stream, faces, allow_pickle=False))
     return faces

@@ -1,0 +1,5 @@
+import sys
+
+from edge.cli import run
+
+sys.exit(run())

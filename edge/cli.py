@@ -1,0 +1,119 @@
+"""`fer-edge`: the program on the box, and its offline twins."""
+
+import argparse
+import importlib
+import logging
+import sys
+from collections.abc import Sequence
+from pathlib import Path
+from typing import Any, NoReturn
+
+from contract.errors import UserError, nearest, run_command
+from firmware_config.profile import DEFAULT, Profile, load_profile, profile_names
+
+PROGRAM = "fer-edge"
+
+COMMANDS = {
+    "evaluate": ("edge.offline.evaluate", "run a manifest through the serving path, write metrics"),
+    "bench": ("edge.offline.bench", "measure latency, throughput, CPU and memory on a recording"),
+    "fit-crop": ("edge.offline.fit_crop", "measure how a detector's box maps to training frames"),
+    "fetch-detector": ("edge.offline.fetch", "get the YuNet face detector"),
+}
+
+
+class Parser(argparse.ArgumentParser):
+    """A parser whose complaints are one line, like every other user's mistake."""
+
+    def error(self, message: str) -> NoReturn:
+        """Raises `UserError`."""
+        raise UserError(f"{message}; see {self.prog} --help")
+
+
+def add_engine_flags(parser: argparse.ArgumentParser) -> None:
+    """The flags that decide what runs: profile, bundle, runtime, detector."""
+    add = parser.add_argument
+    add(
+        "--profile", default=DEFAULT, metavar="NAME",
+        help=f"device profile: a .toml file, or one of: {' '.join(profile_names())}",
+    )  # fmt: skip
+    add("--model", type=Path, metavar="BUNDLE", help="bundle folder (default: the built-in one)")
+    add("--backend", choices=("auto", "openvino", "onnxruntime"), help="inference runtime")
+    add("--threads", type=int, metavar="N", help="inference threads")
+    add("--detector", choices=("auto", "yunet", "haar"), help="face detector")
+
+
+def engine_overrides(given: argparse.Namespace) -> dict[str, Any]:
+    """The profile keys that `add_engine_flags`' flags override."""
+    values = {
+        "runtime.bundle": given.model,
+        "runtime.backend": given.backend,
+        "runtime.threads": given.threads,
+        "detector.kind": given.detector,
+    }
+    return {key: value for key, value in values.items() if value is not None}
+
+
+def _parser() -> argparse.ArgumentParser:
+    commands = "\n".join(f"  {PROGRAM} {name:15} {text}" for name, (_, text) in COMMANDS.items())
+    parser = Parser(
+        prog=PROGRAM,
+        description="Say, live, which expression each face before a camera shows.",
+        epilog=f"other commands:\n{commands}",
+        formatter_class=argparse.RawDescriptionHelpFormatter,
+    )
+    add = parser.add_argument
+    add(
+        "--camera", metavar="X",
+        help="/dev/videoN, a number, rtsp:// or http:// address, video file, folder, or demo",
+    )  # fmt: skip
+    add_engine_flags(parser)
+    add("--host", help="address the dashboard listens on (default 127.0.0.1)")
+    add("--port", type=int, help="port of the dashboard (default 8080; 0: any free one)")
+    add("--no-dashboard", action="store_true", help="run without the dashboard")
+    add("--session-dir", type=Path, metavar="DIR", help="folder of session logs")
+    add("--no-session", action="store_true", help="write no session log")
+    add("--headless", action="store_true", help="accepted for clarity: no display is ever needed")
+    return parser
+
+
+def _profile(given: argparse.Namespace) -> Profile:
+    values: dict[str, Any] = engine_overrides(given)
+    flags = {
+        "camera.source": given.camera,
+        "dashboard.host": given.host,
+        "dashboard.port": given.port,
+        "output.session_dir": given.session_dir,
+    }
+    values.update({key: value for key, value in flags.items() if value is not None})
+    if given.no_dashboard:
+        values["dashboard.enabled"] = False
+    if given.no_session:
+        values["output.session"] = False
+    return load_profile(given.profile, values)
+
+
+def main(arguments: Sequence[str]) -> int:
+    """The command; raises `UserError` for what the user can mend."""
+    logging.basicConfig(level=logging.INFO, format="%(asctime)s %(message)s", datefmt="%H:%M:%S")
+    if arguments and arguments[0] in COMMANDS:
+        module = importlib.import_module(COMMANDS[arguments[0]][0])
+        code: int = module.main(arguments[1:])
+        return code
+    if arguments and not arguments[0].startswith("-"):
+        raise UserError(
+            f"unknown command '{arguments[0]}'{nearest(arguments[0], COMMANDS)} "
+            f"(one of {' '.join(COMMANDS)}, or --camera X)"
+        )
+    profile = _profile(_parser().parse_args(arguments))
+    from edge.live import run_live  # after the flags, so that --help and mistakes answer at once
+
+    return run_live(profile)
+
+
+def run() -> int:
+    """Entry point of `fer-edge`."""
+    return run_command(PROGRAM, lambda: main(sys.argv[1:]))
+
+
+if __name__ == "__main__":
+    sys.exit(run())

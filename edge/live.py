@@ -1,0 +1,237 @@
+"""`fer-edge --camera X`: the loop that runs on the box until it is told to stop."""
+
+import logging
+import shutil
+import signal
+import tempfile
+import threading
+import time
+from collections import Counter
+from collections.abc import Callable
+from contextlib import ExitStack
+from datetime import UTC, datetime
+from pathlib import Path
+
+import psutil
+
+from contract.faces import Image
+from contract.telemetry import FeedAddress, FrameResult, KpiSnapshot, LiveUpdate
+from edge.cameras.factory import open_camera
+from edge.capture import Capture
+from edge.feed import LiveFeed
+from edge.kpi import KpiWindow
+from edge.page import DashboardProcess, listen
+from edge.setup import Engine, start_engine
+from edge.sinks.session_csv import SessionLog
+from firmware_config.profile import Profile
+
+KPI_INTERVAL_S = 1.0
+DEMO_SEED = 1337
+_FAILED = "failed"
+"""Drop reason: a frame whose processing raised an error."""
+
+log = logging.getLogger(__name__)
+
+
+def stop_on_signals(monotonic: Callable[[], float] = time.monotonic) -> threading.Event:
+    """An event that SIGINT and SIGTERM set; another SIGINT a second later interrupts as usual.
+
+    Not sooner: a terminal's Ctrl-C and a supervisor's signal may come as a pair.
+    """
+    stop = threading.Event()
+    first: list[float] = []
+
+    def handle(number: int, _: object) -> None:
+        stop.set()
+        if number == signal.SIGINT and first and monotonic() - first[0] > 1.0:
+            raise KeyboardInterrupt
+        first.append(monotonic())
+
+    signal.signal(signal.SIGINT, handle)
+    signal.signal(signal.SIGTERM, handle)
+    return stop
+
+
+def _session_log(profile: Profile, engine: Engine, camera: str) -> SessionLog | None:
+    if not profile.output.session:
+        return None
+    now = time.time_ns()
+    stamp = datetime.fromtimestamp(now / 1e9, UTC).strftime("%Y%m%dT%H%M%S_%fZ")
+    header = {
+        "profile": profile.model_dump(mode="json", exclude={"camera": {"source"}}),
+        "camera": camera,
+        "bundle": {"name": engine.bundle.info.name, "sha256": engine.bundle.sha256},
+        "backend": engine.chosen.session.backend,
+        "precision": engine.chosen.artifact.precision,
+        "detector": engine.detector.name,
+        "smoothing": {
+            "tau_s": profile.smoothing.tau_s,
+            "hysteresis": profile.smoothing.hysteresis,
+            "thresholds": engine.pipeline.thresholds,
+        },
+        "clock": {"mono_ns": time.monotonic_ns(), "utc_ns": now},
+    }
+    return SessionLog(profile.output.session_dir / f"{stamp}.csv", header)
+
+
+def _describe(result: FrameResult) -> str:
+    faces = [f"person {f.track} {f.label} {f.confidence:.0%}" for f in result.faces]
+    return ", ".join(faces) or "no face"
+
+
+class LiveRun:
+    """The state of one run of the loop."""
+
+    def __init__(
+        self, profile: Profile, engine: Engine, capture: Capture, camera: str,
+        session: SessionLog | None, feed: LiveFeed | None, page: DashboardProcess | None,
+    ) -> None:  # fmt: skip
+        self._profile, self._engine, self._capture, self._camera = profile, engine, capture, camera
+        self._session, self._feed, self._page = session, feed, page
+        self._kpi = KpiWindow()
+        self._failed: Counter[str] = Counter()
+        self._fault: str | None = None
+        self._process = psutil.Process()
+        self._process.cpu_percent(None)
+        self._started = self._measured = time.monotonic()
+        self._last: FrameResult | None = None
+        self._snapshot = self._measure()
+        self.frames_with_faces = 0
+
+    def _notes(self) -> tuple[str, ...]:
+        found = list(self._engine.notes)
+        if self._capture.state in ("waiting", "lost"):
+            found.append(self._capture.reason)
+        if self._fault:
+            found.append(self._fault)
+        for part in (self._session, self._page):
+            if part is not None and part.problem:
+                found.append(part.problem)
+        return tuple(found)
+
+    def _measure(self) -> KpiSnapshot:
+        now = time.monotonic_ns()
+        kpi, chosen = self._kpi, self._engine.chosen
+        faces = len(self._last.faces) if self._last else 0
+        return KpiSnapshot(
+            uptime_s=time.monotonic() - self._started,
+            frames=kpi.frames,
+            fps=kpi.fps(now),
+            e2e_ms=kpi.e2e_ms(now),
+            stages_ms=kpi.stages_ms(now),
+            faces=faces,
+            face_rate=kpi.face_rate(now),
+            flips_per_minute=kpi.flips_per_minute(now),
+            drops={**self._capture.drops, **self._failed},
+            cpu_percent=self._process.cpu_percent(None),
+            rss_mb=self._process.memory_info().rss / 2**20,
+            camera=self._capture.state,
+            source=self._camera,
+            detector=self._engine.detector.name,
+            model=self._engine.bundle.info.name,
+            backend=f"{chosen.session.backend} {chosen.artifact.precision}",
+            notes=self._notes(),
+        )
+
+    def _publish(self, result: FrameResult | None, image: Image | None) -> None:
+        if time.monotonic() - self._measured >= KPI_INTERVAL_S:
+            self._snapshot = self._measure()
+            self._measured = time.monotonic()
+            if self._page is not None:
+                self._page.watch()
+        elif result is None:
+            return
+        if self._feed is not None:
+            self._feed.put(LiveUpdate(result, self._snapshot), image)
+
+    def loop(self, stop: threading.Event) -> None:
+        """Until the camera's recording ends or `stop` is set."""
+        while not stop.is_set():
+            frame = self._capture.get(0.25)
+            if frame is None:
+                if self._capture.state == "ended":
+                    return
+                self._last = None
+                self._publish(None, None)
+                continue
+            try:
+                result = self._engine.pipeline.process(frame)
+            except Exception as error:
+                # One frame that cannot be processed must not end the loop; it is counted and shown.
+                self._failed[_FAILED] += 1
+                fault = f"a frame could not be processed: {' '.join(str(error).split())}"
+                if fault != self._fault:
+                    self._fault = fault
+                    log.exception("frame %d could not be processed", frame.sequence)
+                continue
+            if self._session is not None:
+                self._session.write(result)
+            self._kpi.add(result, self._engine.pipeline.flips)
+            if self._kpi.frames == 1:
+                age = time.time() - psutil.Process().create_time()
+                log.info("first result after %.2f s: %s", age, _describe(result))
+            self._last = result
+            self.frames_with_faces += bool(result.faces)
+            self._publish(result, frame.image)
+
+    def summary(self) -> str:
+        """One line about the whole run."""
+        kpi, now = self._kpi, time.monotonic_ns()
+        if not kpi.frames:
+            return f"no frame came from {self._camera}"
+        e2e = kpi.e2e_ms(now)
+        return (
+            f"{kpi.frames} frames, a face in {self.frames_with_faces / kpi.frames:.1%} of them, "
+            f"{kpi.flips} label changes, end to end p50 {e2e['p50']:.1f} ms, "
+            f"p99 {e2e['p99']:.1f} ms"
+        )
+
+
+def run_live(profile: Profile) -> int:
+    """Run until the end of a recording or a signal; returns 0.
+
+    Raises `UserError` for what the user can mend before anything is shown; later faults degrade.
+    """
+    stop = stop_on_signals()
+    with ExitStack() as stack:
+        listener = None
+        if profile.dashboard.enabled:
+            listener = listen(profile.dashboard.host, profile.dashboard.port)
+            stack.callback(listener.close)
+        wanted = profile.camera
+        camera = open_camera(
+            wanted.source, width=wanted.width, height=wanted.height, fps=wanted.fps, seed=DEMO_SEED
+        )
+        engine = start_engine(profile)
+        stack.callback(engine.chosen.session.close)
+        log.info(
+            "model %s, %s on %s (%.2f ms a face), detector %s", engine.bundle.info.name,
+            engine.chosen.artifact.precision, engine.chosen.session.backend,
+            engine.chosen.latency_ms, engine.detector.name,
+        )  # fmt: skip
+        for note in engine.notes:
+            log.warning("%s", note)
+        feed, page = None, None
+        if listener is not None:
+            folder = Path(tempfile.mkdtemp(prefix="fer-edge-"))
+            stack.callback(shutil.rmtree, folder, ignore_errors=True)
+            feed = LiveFeed(
+                FeedAddress(folder),
+                preview_fps=profile.dashboard.preview_fps,
+                raw_view_s=profile.dashboard.raw_view_s,
+            ).start()
+            stack.callback(feed.close)
+            page = DashboardProcess(listener, folder)
+            page.start()
+            stack.callback(page.stop)
+            log.info("dashboard: %s", page.url)
+        session = _session_log(profile, engine, camera.name)
+        if session is not None:
+            stack.callback(session.close)
+            log.info("session log: %s", session.file)
+        capture = Capture(camera).start()
+        stack.callback(capture.close)
+        run = LiveRun(profile, engine, capture, camera.name, session, feed, page)
+        run.loop(stop)
+        log.info("%s", run.summary())
+    return 0

@@ -1,0 +1,176 @@
+"""`fer-edge evaluate`: a manifest through exactly the serving path, and every metric of it."""
+
+import argparse
+from collections.abc import Iterator, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+from numpy.typing import NDArray
+
+from contract import metrics
+from contract.bundle import Bundle
+from contract.errors import UserError
+from contract.faces import Image, prepare_detection, prepare_face, read_image
+from contract.files import write_json_atomic
+from contract.manifest import SPLITS, Manifest, Row, read_manifest
+from edge.bundles import bundle_to_run
+from edge.cli import Parser, add_engine_flags, engine_overrides
+from edge.detect import Detector, make_detector
+from edge.setup import cache_folder
+from firmware_config.profile import load_profile
+from runtime.choose import choose
+from runtime.session import Session
+
+BATCH = 8
+
+
+@dataclass(frozen=True)
+class Predictions:
+    """Row by row: the label, the calibrated probabilities, and the prediction (−1: face missed)."""
+
+    labels: NDArray[np.int64]
+    probabilities: NDArray[np.float64]
+    predicted: NDArray[np.int64]
+    sources: tuple[str, ...]
+
+
+def _load(manifest: Manifest, row: Row) -> Image:
+    image = read_image(manifest.path(row))
+    if image is None:
+        raise UserError(
+            f"{manifest.place(row)} cannot be decoded as an image; restore it or remove the row"
+        )
+    return image
+
+
+def _face(image: Image, bundle: Bundle, detector: Detector | None) -> NDArray[np.uint8] | None:
+    """The prepared face of an image: the image itself, or its largest detection (None: none)."""
+    if detector is None:
+        return prepare_face(image, bundle.info.input)
+    frame = image if image.ndim == 3 else np.repeat(image[..., None], 3, axis=2)
+    found = detector.detect(frame)
+    if not found:
+        return None
+    largest = max(found, key=lambda detection: detection.box.w * detection.box.h)
+    return prepare_detection(image, largest.box, bundle.info.input, detector.name)
+
+
+def _batches(
+    manifest: Manifest, bundle: Bundle, detector: Detector | None
+) -> Iterator[tuple[list[int], list[NDArray[np.uint8]]]]:
+    positions: list[int] = []
+    faces: list[NDArray[np.uint8]] = []
+    for position, row in enumerate(manifest.rows):
+        face = _face(_load(manifest, row), bundle, detector)
+        if face is None:
+            continue
+        positions.append(position)
+        faces.append(face)
+        if len(faces) == BATCH:
+            yield positions, faces
+            positions, faces = [], []
+    if faces:
+        yield positions, faces
+
+
+def predict(
+    manifest: Manifest, bundle: Bundle, session: Session, detector: Detector | None
+) -> Predictions:
+    """Every row of a manifest, with calibrated probabilities from the bundle's temperature.
+
+    Raises `UserError` naming the row of an image that cannot be decoded.
+    """
+    count = len(manifest.rows)
+    probabilities = np.zeros((count, len(bundle.info.expressions)))
+    predicted = np.full(count, -1, np.int64)
+    for positions, faces in _batches(manifest, bundle, detector):
+        p = metrics.softmax(session.run(np.stack(faces)), bundle.info.temperature)
+        probabilities[positions] = p
+        predicted[positions] = p.argmax(axis=1)
+    sources = tuple(row.source for row in manifest.rows)
+    return Predictions(manifest.labels(), probabilities, predicted, sources)
+
+
+def _figures(found: Predictions, rows: NDArray[np.bool_]) -> dict[str, Any]:
+    labels, predicted = found.labels[rows], found.predicted[rows]
+    if (predicted < 0).all():
+        return {"n": int(rows.sum()), "n_predicted": 0, "accuracy": 0.0}
+    return metrics.compute(labels, found.probabilities[rows], predicted).to_json()
+
+
+def report(found: Predictions, temperature: float, protocol: str) -> dict[str, Any]:
+    """All metrics, overall and by source."""
+    sources = np.array(found.sources)
+    everything = np.ones(len(sources), bool)
+    return {
+        "protocol": protocol,
+        "temperature": temperature,
+        **_figures(found, everything),
+        "by_source": {name: _figures(found, sources == name) for name in sorted(set(sources))},
+    }
+
+
+def _with_precision(bundle: Bundle, precision: str) -> Bundle:
+    """The bundle reduced to artifacts of one precision."""
+    kept = [a for a in bundle.info.artifacts if a.precision == precision]
+    if not kept:
+        has = " ".join(dict.fromkeys(a.precision for a in bundle.info.artifacts))
+        raise UserError(f"--precision {precision}: {bundle.folder} has only: {has}")
+    info = bundle.info.model_copy(update={"artifacts": kept})
+    return Bundle(bundle.folder, info, bundle.sha256)
+
+
+def _parser() -> argparse.ArgumentParser:
+    parser = Parser(prog="fer-edge evaluate", description=__doc__)
+    add = parser.add_argument
+    add("--manifest", type=Path, required=True, metavar="CSV", help="labelled images")
+    add("--split", choices=SPLITS, help="only the rows of this split")
+    add("--detect", action="store_true", help="images are photos: find the face in them first")
+    add("--protocol", default="argmax", help="how the labels were made; recorded only")
+    add("--precision", choices=("int8", "fp16", "fp32"), help="only artifacts of this precision")
+    add("--json", type=Path, required=True, metavar="OUT", help="where the metrics go")
+    add_engine_flags(parser)
+    return parser
+
+
+def main(arguments: Sequence[str]) -> int:
+    """Run the command; raises `UserError`."""
+    given = _parser().parse_args(arguments)
+    profile = load_profile(given.profile, engine_overrides(given))
+    manifest = read_manifest(given.manifest)
+    if given.split:
+        manifest = manifest.select(given.split)
+        if not manifest.rows:
+            raise UserError(f"{given.manifest}: no rows of split '{given.split}'")
+    bundle = bundle_to_run(profile.runtime.bundle)
+    if given.precision:
+        bundle = _with_precision(bundle, given.precision)
+    runtime = profile.runtime
+    # A choice among fewer artifacts must not be remembered as the bundle's.
+    cache = None if given.precision else cache_folder()
+    chosen = choose(bundle, threads=runtime.threads, backend=runtime.backend, cache=cache)
+    detector = make_detector(profile.detector.kind) if given.detect else None
+    try:
+        found = predict(manifest, bundle, chosen.session, detector)
+    finally:
+        chosen.session.close()
+    result = {
+        "n": len(manifest.rows),
+        **report(found, bundle.info.temperature, given.protocol),
+        "manifest": {"file": str(given.manifest), "sha256": manifest.sha256, "split": given.split},
+        "bundle": {"name": bundle.info.name, "sha256": bundle.sha256},
+        "backend": chosen.session.backend,
+        "precision": chosen.artifact.precision,
+        "detector": detector.name if detector else None,
+    }
+    write_json_atomic(given.json, result)
+    missed = int((found.predicted < 0).sum())
+    shown = ("accuracy", "macro_f1", "ece", "nll", "brier")
+    values = "  ".join(f"{name} {result[name]:.4f}" for name in shown if name in result)
+    print(
+        f"n {result['n']} ({given.protocol})  {values}"
+        + (f"  no face found in {missed}" if detector else "")
+    )
+    return 0

@@ -1,0 +1,94 @@
+"""The dashboard's process: started, watched and ended by the program it shows."""
+
+import logging
+import os
+import socket
+import subprocess
+import sys
+import time
+from collections import deque
+from collections.abc import Callable
+from pathlib import Path
+
+from contract.errors import UserError
+
+RESTARTS, WINDOW_S = 5, 60.0
+
+log = logging.getLogger(__name__)
+
+
+def listen(host: str, port: int) -> socket.socket:
+    """A listening socket. Raises `UserError` for a port in use or an address that is not ours.
+
+    It is bound here and handed to the dashboard, so a port in use is found before anything starts.
+    """
+    family = socket.AF_INET6 if ":" in host else socket.AF_INET
+    listener = socket.socket(family, socket.SOCK_STREAM)
+    listener.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
+    try:
+        listener.bind((host, port))
+        listener.listen(64)
+    except OSError as error:
+        listener.close()
+        raise UserError(
+            f"dashboard port {port} on {host}: {(error.strerror or str(error)).lower()}; "
+            "choose another with --port N, or run with --no-dashboard"
+        ) from None
+    return listener
+
+
+class DashboardProcess:
+    """The child process, restarted at most 5 times in 60 s."""
+
+    def __init__(
+        self,
+        listener: socket.socket,
+        feed: Path,
+        clock: Callable[[], float] = time.monotonic,
+    ) -> None:
+        self._listener, self._feed, self._clock = listener, feed, clock
+        self._starts: deque[float] = deque()
+        self._child: subprocess.Popen[bytes] | None = None
+        self.problem: str | None = None
+
+    @property
+    def url(self) -> str:
+        """Where the page is."""
+        host, port = self._listener.getsockname()[:2]
+        return f"http://{f'[{host}]' if ':' in host else host}:{port}/"
+
+    def start(self) -> None:
+        """Start the child on the bound socket."""
+        number = self._listener.fileno()
+        command = [
+            sys.executable, "-P", "-m", "dashboard", "--feed", str(self._feed),
+            "--listen-fd", str(number), "--parent-pid", str(os.getpid()),
+        ]  # fmt: skip
+        # In a session of its own, so that Ctrl-C reaches this process alone, which then ends it.
+        self._child = subprocess.Popen(command, pass_fds=[number], start_new_session=True)
+        self._starts.append(self._clock())
+
+    def watch(self) -> None:
+        """Start the child again if it ended by itself, within the budget."""
+        if self._child is None or self._child.poll() is None or self.problem:
+            return
+        now = self._clock()
+        while self._starts and now - self._starts[0] > WINDOW_S:
+            self._starts.popleft()
+        if len(self._starts) >= RESTARTS:
+            self.problem = f"dashboard ended {RESTARTS} times within {WINDOW_S:g} s; left off"
+            log.error(self.problem)
+            return
+        log.warning("dashboard ended with code %s; starting it again", self._child.returncode)
+        self.start()
+
+    def stop(self) -> None:
+        """End the child, by force after 3 s, and free the port."""
+        if self._child is not None and self._child.poll() is None:
+            self._child.terminate()
+            try:
+                self._child.wait(3.0)
+            except subprocess.TimeoutExpired:
+                self._child.kill()
+                self._child.wait()
+        self._listener.close()

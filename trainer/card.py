@@ -1,0 +1,81 @@
+"""The model card, generated from what the bundle records: no figure is typed by hand."""
+
+from typing import Any
+
+from contract.bundle import BundleInfo
+from contract.expressions import EXPRESSIONS
+
+_SOURCES = {
+    "ferplus": (
+        "FER+ (Barsoum et al., ICMI 2016; labels MIT, Microsoft) on the images of FER2013 "
+        "(Kaggle 2013, research use): 48×48 grey faces found on the web, ten votes each"
+    ),
+}
+
+
+def _table(figures: dict[str, Any]) -> list[str]:
+    lines = [
+        f"Split `{figures['split']}`, protocol {figures['protocol']}, n = {figures['n']}, "
+        f"{figures['precision']}, single crop, after temperature scaling.",
+        "",
+        "| metric | value |",
+        "| --- | ---: |",
+    ]
+    names = ("accuracy", "macro_f1", "nll", "brier", "ece", "adaptive_ece", "classwise_ece")
+    lines += [f"| {name} | {figures[name]:.4f} |" for name in names]
+    lines += ["", "| expression | F1 | precision | recall |", "| --- | ---: | ---: | ---: |"]
+    for name in EXPRESSIONS:
+        values = [figures[f"per_class_{kind}"][name] for kind in ("f1", "precision", "recall")]
+        lines.append(f"| {name} | " + " | ".join(f"{value:.3f}" for value in values) + " |")
+    return lines
+
+
+def model_card(info: BundleInfo) -> str:
+    """Markdown: data, protocol, n, metrics on val, intended use and limits."""
+    config = info.provenance.detail["config"]
+    rows = info.provenance.detail["rows"]
+    lines = [
+        f"# {info.name}",
+        "",
+        "Which of seven expressions a face shows: " + ", ".join(info.expressions) + ".",
+        "",
+        "## Model",
+        "",
+        f"- Network: timm `{config['model']['backbone']}`, stem stride "
+        f"{config['model']['stem_stride']}, "
+        + ("from ImageNet weights" if config["model"]["pretrained"] else "trained from scratch"),
+        f"- Input: {info.input.size}×{info.input.size} {info.input.colour}, "
+        f"CLAHE {'on' if info.input.clahe else 'off'}",
+        f"- Phase `{info.provenance.phase}`, {config['optim']['epochs']} epochs, "
+        f"seed {info.provenance.seed}, commit `{info.provenance.commit}`",
+        f"- Confidences: softmax at temperature {info.temperature:.3f}, fitted on `calib`; "
+        f"'uncertain' under {info.abstain_threshold:g}",
+        "",
+        "## Data",
+        "",
+        f"- {_SOURCES['ferplus']}.",
+        f"- Trained on {rows['train']} rows of Training, of which copies of validation and test "
+        f"images were removed; {rows['calib']} further rows (`calib`) chose the epoch and the "
+        "temperature. PublicTest (`val`) was only reported on.",
+        f"- Protocol: {config['protocol']}; manifest SHA-256 "
+        f"`{info.provenance.manifests['train']}`.",
+    ]
+    if "val" in info.metrics:
+        lines += ["", "## Measured", "", *_table({"split": "val", **info.metrics["val"]})]
+    lines += [
+        "",
+        "## Use and limits",
+        "",
+        "- Made to show what a face in front of a camera looks like to a crowd of annotators. An "
+        "expression is not a feeling: do not infer what somebody feels, wants or is.",
+        "- Not for decisions about people, nor for emotion inference at work or in education "
+        "(prohibited in the EU by the AI Act, Art. 5(1)(f), but for medical or safety reasons).",
+        "- Disgust and fear are rare in the data and are recognised worst: see the table.",
+        "- Faces in the data are near-frontal web photos of unknown people. Whether it works "
+        "equally well across age, skin and sex could not be measured, as the data say nothing "
+        "about them; assume that it does not until you have measured it on your people.",
+        "- Large head turns, hands over the face, masks and strong side light lower its accuracy.",
+        "- Holds weights only: no image of the data set.",
+        "",
+    ]
+    return "\n".join(lines)
