@@ -4,9 +4,9 @@ import argparse
 import logging
 import os
 from pathlib import Path
-from typing import NoReturn
 
-from contract.errors import UserError, run_command
+from contract.command import Parser, run_command
+from contract.errors import UserError
 from contract.telemetry import FeedAddress
 from dashboard.app import create_app
 from dashboard.auth import TOKEN_FILE_VARIABLE, TOKEN_VARIABLE, configured_token
@@ -17,11 +17,6 @@ SOCKET_PATH_BYTES = 107
 """Longest path of a Unix socket on Linux."""
 
 
-class _Parser(argparse.ArgumentParser):
-    def error(self, message: str) -> NoReturn:
-        raise UserError(f"{message}; see --help")
-
-
 def _port(text: str) -> int:
     if not text.isdecimal() or int(text) > 65535:
         raise argparse.ArgumentTypeError(f"'{text}' is not a port (0 to 65535)")
@@ -29,7 +24,7 @@ def _port(text: str) -> int:
 
 
 def _parser() -> argparse.ArgumentParser:
-    parser = _Parser(
+    parser = Parser(
         prog="fer-dashboard",
         description="Serve the live view of one box. Set FER_DASHBOARD_TOKEN (or name a file with "
         "FER_DASHBOARD_TOKEN_FILE) to be asked for a token; without one only this machine may "

@@ -6,9 +6,10 @@ import logging
 import sys
 from collections.abc import Sequence
 from pathlib import Path
-from typing import Any, NoReturn
+from typing import Any
 
-from contract.errors import UserError, nearest, run_command
+from contract.command import Parser, run_command
+from contract.errors import UserError, nearest
 from firmware_config.profile import DEFAULT, Profile, load_profile, profile_names
 
 PROGRAM = "fer-edge"
@@ -19,14 +20,6 @@ COMMANDS = {
     "fit-crop": ("edge.offline.fit_crop", "measure how a detector's box maps to training frames"),
     "fetch-detector": ("edge.offline.fetch", "get the YuNet face detector"),
 }
-
-
-class Parser(argparse.ArgumentParser):
-    """A parser whose complaints are one line, like every other user's mistake."""
-
-    def error(self, message: str) -> NoReturn:
-        """Raises `UserError`."""
-        raise UserError(f"{message}; see {self.prog} --help")
 
 
 def add_engine_flags(parser: argparse.ArgumentParser) -> None:

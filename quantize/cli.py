@@ -7,7 +7,7 @@ from collections.abc import Callable, Sequence
 from pathlib import Path
 
 from contract.bundle import open_bundle
-from contract.errors import run_command
+from contract.command import Parser, run_command
 from contract.manifest import read_manifest
 from quantize.convert import Options, quantize_bundle
 from quantize.gate import Bounds
@@ -40,7 +40,7 @@ def _whole(least: int) -> Callable[[str], int]:
 
 def _parser() -> argparse.ArgumentParser:
     bounds = Bounds()
-    parser = argparse.ArgumentParser(
+    parser = Parser(
         prog=PROGRAM,
         description="Quantize a float bundle to INT8. The rows of --calib are divided by a seed: "
         "ranges come from one part, and the gate is measured on the other.",

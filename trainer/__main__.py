@@ -1,3 +1,5 @@
+import sys
+
 from trainer.cli import run
 
-run()
+sys.exit(run())

@@ -6,7 +6,8 @@ import sys
 from importlib.util import find_spec
 from pathlib import Path
 
-from contract.errors import UserError, run_command
+from contract.command import Parser, run_command
+from contract.errors import UserError
 
 
 def _need_extra() -> None:
@@ -18,7 +19,7 @@ def _need_extra() -> None:
 
 
 def _parser() -> argparse.ArgumentParser:
-    parser = argparse.ArgumentParser(
+    parser = Parser(
         prog="fer-trainer",
         description="Train a student by phase, or prepare data for it.",
         epilog="fer-trainer data import ferplus FOLDER --out data/ferplus",
@@ -40,7 +41,7 @@ def _parser() -> argparse.ArgumentParser:
 
 
 def _data_parser() -> argparse.ArgumentParser:
-    parser = argparse.ArgumentParser(prog="fer-trainer data")
+    parser = Parser(prog="fer-trainer data")
     commands = parser.add_subparsers(required=True, metavar="COMMAND")
     add = commands.add_parser("import", help="a data set in its own layout → manifests")
     add.add_argument("data_set", choices=("ferplus", "muxspace"))
@@ -97,10 +98,10 @@ def main() -> int:
     return 0
 
 
-def run() -> None:
+def run() -> int:
     """Entry point of `fer-trainer`."""
-    sys.exit(run_command("fer-trainer", main))
+    return run_command("fer-trainer", main)
 
 
 if __name__ == "__main__":
-    run()
+    sys.exit(run())

@@ -13,6 +13,7 @@ from typing import Any
 
 import psutil
 
+from contract.command import Parser
 from contract.errors import UserError
 from contract.files import write_json_atomic
 from contract.provenance import commit_of_this_project
@@ -20,7 +21,7 @@ from edge.cameras.base import Camera
 from edge.cameras.factory import open_camera
 from edge.cameras.pace import Paced
 from edge.capture import frames
-from edge.cli import Parser, add_engine_flags, engine_overrides
+from edge.cli import add_engine_flags, engine_overrides
 from edge.kpi import percentiles
 from edge.setup import Engine, start_engine
 from firmware_config.profile import load_profile

@@ -11,12 +11,13 @@ from numpy.typing import NDArray
 
 from contract import metrics
 from contract.bundle import Bundle
+from contract.command import Parser
 from contract.errors import UserError
 from contract.faces import Image, prepare_detection, prepare_face, read_image
 from contract.files import write_json_atomic
 from contract.manifest import SPLITS, Manifest, Row, read_manifest
 from edge.bundles import bundle_to_run
-from edge.cli import Parser, add_engine_flags, engine_overrides
+from edge.cli import add_engine_flags, engine_overrides
 from edge.detect import Detector, make_detector
 from edge.setup import cache_folder
 from firmware_config.profile import load_profile

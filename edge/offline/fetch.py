@@ -2,7 +2,7 @@
 
 from collections.abc import Sequence
 
-from edge.cli import Parser
+from contract.command import Parser
 from edge.detector_files import fetch_yunet
 
 

@@ -12,11 +12,11 @@ from typing import Any
 import cv2
 import numpy as np
 
+from contract.command import Parser
 from contract.errors import UserError
 from contract.faces import Box, Image, read_image
 from contract.files import write_json_atomic
 from contract.manifest import read_manifest
-from edge.cli import Parser
 from edge.detect import Detector, make_detector
 
 FACE_PX = 160

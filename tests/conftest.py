@@ -1,0 +1,22 @@
+"""Fixtures every room uses: where the shared data set is, if it is on this machine at all."""
+
+import os
+from pathlib import Path
+
+import pytest
+
+PROJECT = Path(__file__).resolve().parent.parent
+
+
+def shared_folder() -> Path:
+    """The folder of data that is never committed: `FER_SHARED`, or `../shared` from the project."""
+    return Path(os.environ.get("FER_SHARED") or PROJECT.parent / "shared")
+
+
+@pytest.fixture(scope="session")
+def shared() -> Path:
+    """The shared folder (`data/`, `models/`, `video/`); skips the test where it is absent."""
+    folder = shared_folder()
+    if not folder.is_dir():
+        pytest.skip(f"needs the shared data, and there is no {folder} (FER_SHARED names another)")
+    return folder
