@@ -57,6 +57,11 @@ def _parser() -> argparse.ArgumentParser:
         "--out", type=Path, metavar="BUNDLE",
         help="where the INT8 bundle goes (default: bundles/<name>-int8)",
     )  # fmt: skip
+    add(
+        "--report", type=Path, metavar="CSV",
+        help="labelled images the INT8 model is also measured on, for its card",
+    )  # fmt: skip
+    add("--protocol", default="argmax", help="how --report's labels were made; recorded only")
     add("--seed", type=_whole(0), default=0, help="divides the rows (default: %(default)s)")
     add(
         "--threads", type=_whole(1), default=len(os.sched_getaffinity(0)),
@@ -81,7 +86,9 @@ def main(arguments: Sequence[str]) -> int:
     check_out(out, source)
     manifest = read_manifest(given.calib)
     bounds = Bounds(given.max_accuracy_drop, given.min_agreement)
-    quantize_bundle(source, manifest, out, Options(given.seed, given.threads, bounds))
+    report = read_manifest(given.report) if given.report else None
+    options = Options(given.seed, given.threads, bounds, report, given.protocol)
+    quantize_bundle(source, manifest, out, options)
     print(f"bundle: {out}")
     return 0
 

@@ -14,9 +14,10 @@ from tqdm import tqdm
 from contract.bundle import Artifact, Bundle, artifact_of, write_bundle
 from contract.errors import UserError
 from contract.manifest import Manifest
-from contract.metrics import fit_temperature
+from contract.metrics import compute, fit_temperature, softmax
 from contract.provenance import commit_of_this_project
 from quantize.calibration import check_rows, divide, load_faces, rows_hash
+from quantize.card import int8_section
 from quantize.gate import Bounds, Comparison, Measured, broken_bounds, compare, table
 from quantize.openvino_int8 import quantize_openvino, require_nncf
 from quantize.source import float_graph
@@ -32,15 +33,21 @@ TIMING_BUDGET_S = 3.0
 GOLDEN_LEAST = 0.02
 GOLDEN_MOST = 0.1
 TEXTS = (".md", ".txt")
+CARD = "model_card.md"
 
 
 @dataclass(frozen=True)
 class Options:
-    """The seed that divides the rows, the number of inference threads, the gate's bounds."""
+    """The seed that divides the rows, the number of inference threads, the gate's bounds.
+
+    The INT8 model is also measured on the rows of `report`, whose labels were made by `protocol`.
+    """
 
     seed: int
     threads: int
     bounds: Bounds
+    report: Manifest | None = None
+    protocol: str = "argmax"
 
 
 @dataclass(frozen=True)
@@ -184,6 +191,22 @@ def _report(
     }
 
 
+def _reported(bundle: Bundle, session: Session, options: Options) -> dict[str, Any] | None:
+    """All metrics of the INT8 model on the rows it is only reported on."""
+    manifest = options.report
+    if manifest is None:
+        return None
+    part = _part(manifest, tuple(range(len(manifest.rows))), bundle, "images to report on")
+    p = softmax(_logits(session, part, "report"), bundle.info.temperature)
+    return {
+        "split": "+".join(part.splits),
+        "protocol": options.protocol,
+        "precision": "int8",
+        "manifest_sha256": manifest.sha256,
+        **compute(part.labels, p, p.argmax(axis=1)).to_json(),
+    }
+
+
 def _quantize(
     source: Bundle, manifest: Manifest, ranges: Part, gate: Part, out: Path, options: Options,
     work: Path,
@@ -202,9 +225,10 @@ def _quantize(
         _Opened(source, graph, float_session), _Opened(draft, int8, int8_session), gate
     )
     float_session.close()
-    int8_session.close()
     print(table(found))
     _require_passed(found, options.bounds)
+    reported = _reported(draft, int8_session, options)
+    int8_session.close()
 
     checked: list[Artifact] = []
     golden_errors: dict[str, float] = {}
@@ -228,7 +252,11 @@ def _quantize(
         draft,
         name=f"{source.info.name}-int8"[:100],
         artifacts=checked,
-        metrics={**source.info.metrics, "int8": report},
+        metrics={
+            **source.info.metrics,
+            "int8": report,
+            **({"int8_report": reported} if reported else {}),
+        },
         provenance=provenance,
     )
     texts = {
@@ -236,6 +264,8 @@ def _quantize(
         for path in sorted(source.folder.iterdir())
         if path.suffix in TEXTS and path.is_file()
     }
+    if CARD in texts:
+        texts[CARD] += int8_section(report, reported)
     texts["report.json"] = json.dumps(report, indent=2, allow_nan=False) + "\n"
     write_bundle(out, final.info, [*int8_files, *half_files], texts)
     return found

@@ -1,9 +1,7 @@
 """The model card, generated from what the bundle records: no figure is typed by hand."""
 
-from typing import Any
-
 from contract.bundle import BundleInfo
-from contract.expressions import EXPRESSIONS
+from contract.card import figures_table
 
 _SOURCES = {
     "ferplus": (
@@ -11,23 +9,6 @@ _SOURCES = {
         "(Kaggle 2013, research use): 48×48 grey faces found on the web, ten votes each"
     ),
 }
-
-
-def _table(figures: dict[str, Any]) -> list[str]:
-    lines = [
-        f"Split `{figures['split']}`, protocol {figures['protocol']}, n = {figures['n']}, "
-        f"{figures['precision']}, single crop, after temperature scaling.",
-        "",
-        "| metric | value |",
-        "| --- | ---: |",
-    ]
-    names = ("accuracy", "macro_f1", "nll", "brier", "ece", "adaptive_ece", "classwise_ece")
-    lines += [f"| {name} | {figures[name]:.4f} |" for name in names]
-    lines += ["", "| expression | F1 | precision | recall |", "| --- | ---: | ---: | ---: |"]
-    for name in EXPRESSIONS:
-        values = [figures[f"per_class_{kind}"][name] for kind in ("f1", "precision", "recall")]
-        lines.append(f"| {name} | " + " | ".join(f"{value:.3f}" for value in values) + " |")
-    return lines
 
 
 def model_card(info: BundleInfo) -> str:
@@ -61,7 +42,7 @@ def model_card(info: BundleInfo) -> str:
         f"`{info.provenance.manifests['train']}`.",
     ]
     if "val" in info.metrics:
-        lines += ["", "## Measured", "", *_table({"split": "val", **info.metrics["val"]})]
+        lines += ["", "## Measured", "", *figures_table({"split": "val", **info.metrics["val"]})]
     lines += [
         "",
         "## Use and limits",
