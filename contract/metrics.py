@@ -125,7 +125,7 @@ def fit_temperature(logits: ArrayLike, labels: Ints) -> float:
     value = loss(middle)
     while True:
         left, right = loss(middle - step), loss(middle + step)
-        if value < left and value < right:
+        if value < left and value <= right:  # a tie has the minimum between the two
             break
         if abs(middle) > 15 or value == left == right:
             raise ValueError("no finite temperature minimises the loss of these rows")

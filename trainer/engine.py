@@ -129,7 +129,7 @@ class Trainer:
         self.ema = ModelEmaV3(self.model, decay=config.optim.ema_decay, use_warmup=True)
         optim = config.optim
         groups = _decay_groups(self.model, optim.weight_decay)
-        self.optimiser = torch.optim.AdamW(groups, lr=optim.lr, foreach=True)
+        self.optimiser = torch.optim.AdamW(groups, lr=optim.lr, fused=True)
         self.scaler = torch.amp.GradScaler(device.kind, enabled=device.amp_dtype == torch.float16)
         self.progress = Progress()
         self.history = History(folder / "history.jsonl")
