@@ -14,6 +14,9 @@ import numpy as np
 from numpy.typing import NDArray
 from pydantic import BaseModel, ConfigDict, Field
 
+# What OpenCV would print about a damaged image is said by whoever reads it, in one line of its own.
+cv2.utils.logging.setLogLevel(cv2.utils.logging.LOG_LEVEL_SILENT)
+
 Image = NDArray[np.uint8]
 """`H×W` grey or `H×W×3` BGR, as OpenCV reads it."""
 

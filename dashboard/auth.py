@@ -7,46 +7,18 @@ own Origin and a header that another site's form cannot send.
 """
 
 import hmac
-import os
 import threading
 import time
 from collections import deque
-from collections.abc import Callable, Mapping
-from pathlib import Path
+from collections.abc import Callable
 from urllib.parse import urlsplit
 
 from flask import Flask, abort, jsonify, redirect, request, session, url_for
 from flask.typing import ResponseReturnValue
 
-from contract.errors import UserError
-
-TOKEN_VARIABLE = "FER_DASHBOARD_TOKEN"
-TOKEN_FILE_VARIABLE = "FER_DASHBOARD_TOKEN_FILE"
 OPEN_ENDPOINTS = frozenset({"dashboard.login", "dashboard.healthz", "static"})
 LOOPBACK_HOSTS = frozenset({"localhost", "127.0.0.1", "::1"})
 WRITE_HEADER = ("X-Requested-With", "fer-dashboard")
-
-
-def configured_token(environment: Mapping[str, str] = os.environ) -> str | None:
-    """The token from the environment or from the file it names; None when neither is set.
-
-    Raises `UserError` for an empty token, an unreadable file, or both set.
-    """
-    value, file = environment.get(TOKEN_VARIABLE), environment.get(TOKEN_FILE_VARIABLE)
-    if value is not None and file is not None:
-        raise UserError(f"{TOKEN_VARIABLE} and {TOKEN_FILE_VARIABLE} are both set; unset one")
-    place = TOKEN_VARIABLE
-    if file is not None:
-        place = f"{TOKEN_FILE_VARIABLE}={file}"
-        try:
-            value = Path(file).read_text(encoding="utf-8")
-        except (OSError, UnicodeDecodeError) as error:
-            raise UserError(f"{place}: not readable ({error})") from None
-    if value is None:
-        return None
-    if not value.strip():
-        raise UserError(f"{place}: the token is empty; put a long random one there, or unset it")
-    return value.strip()
 
 
 class FailureLimit:

@@ -5,13 +5,13 @@ import logging
 import os
 from pathlib import Path
 
+from contract.access import bind, configured_token, is_loopback, require_token, url_of
 from contract.command import Parser, run_command
 from contract.errors import UserError
 from contract.telemetry import FeedAddress
 from dashboard.app import create_app
-from dashboard.auth import TOKEN_FILE_VARIABLE, TOKEN_VARIABLE, configured_token
 from dashboard.feed import Feed
-from dashboard.server import adopt, bind, is_loopback, serve, url_of
+from dashboard.server import adopt, serve
 
 SOCKET_PATH_BYTES = 107
 """Longest path of a Unix socket on Linux."""
@@ -65,11 +65,7 @@ def main() -> int:
     adopted = arguments.listen_fd is not None
     bound = adopt(arguments.listen_fd) if adopted else bind(arguments.host, arguments.port)
     loopback = is_loopback(bound)
-    if not loopback and token is None:
-        raise UserError(
-            f"refusing to show the camera on {url_of(bound)} to everyone: set {TOKEN_VARIABLE} or "
-            f"{TOKEN_FILE_VARIABLE}, or listen on 127.0.0.1"
-        )
+    require_token(bound, token)
     feed = Feed(address)
     feed.start()
     if not adopted:

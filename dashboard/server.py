@@ -5,7 +5,6 @@ controls answer while every stream is taken. A stream's client that stops readin
 buffer, then the kernel's, and is dropped by the kernel's own timer (`TCP_USER_TIMEOUT`).
 """
 
-import ipaddress
 import os
 import signal
 import socket
@@ -40,29 +39,6 @@ SOCKET_OPTIONS = [
 ]
 
 
-def bind(host: str, port: int) -> socket.socket:
-    """A socket bound to `host` and `port` (0: any free one). Raises `UserError` when it cannot."""
-    try:
-        family, kind, protocol, _, address = socket.getaddrinfo(
-            host, port, type=socket.SOCK_STREAM, flags=socket.AI_PASSIVE
-        )[0]
-    except (OSError, UnicodeError):
-        raise UserError(f"--host {host}: no such address on this machine") from None
-    bound = socket.socket(family, kind, protocol)
-    bound.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
-    try:
-        bound.bind(address)
-        # Listening already here: two binds may succeed where only one may listen.
-        bound.listen()
-    except OSError as error:
-        bound.close()
-        raise UserError(
-            f"cannot listen on {host} port {port}: {(error.strerror or str(error)).lower()}; "
-            "name another with --port or --host"
-        ) from None
-    return bound
-
-
 def adopt(descriptor: int) -> socket.socket:
     """The TCP socket a parent bound and handed over. Raises `UserError` if it is none."""
     try:
@@ -73,17 +49,6 @@ def adopt(descriptor: int) -> socket.socket:
         bound.detach()
         raise UserError(f"--listen-fd {descriptor}: not a TCP socket")
     return bound
-
-
-def is_loopback(bound: socket.socket) -> bool:
-    """Can only this machine reach the socket?"""
-    return ipaddress.ip_address(bound.getsockname()[0]).is_loopback
-
-
-def url_of(bound: socket.socket) -> str:
-    """What to type into a browser."""
-    host, port = bound.getsockname()[:2]
-    return f"http://[{host}]:{port}/" if ":" in host else f"http://{host}:{port}/"
 
 
 def serve(app: Flask, feed: Feed, bound: socket.socket, parent: int | None) -> None:

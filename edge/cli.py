@@ -3,6 +3,7 @@
 import argparse
 import importlib
 import logging
+import os
 import sys
 from collections.abc import Sequence
 from pathlib import Path
@@ -33,6 +34,20 @@ def add_engine_flags(parser: argparse.ArgumentParser) -> None:
     add("--backend", choices=("auto", "openvino", "onnxruntime"), help="inference runtime")
     add("--threads", type=int, metavar="N", help="inference threads")
     add("--detector", choices=("auto", "yunet", "haar"), help="face detector")
+
+
+def result_file(text: str) -> Path:
+    """Where a command writes its figures, checked before it spends a second on them.
+
+    Raises `UserError` for a place where no file can be made.
+    """
+    file = Path(text)
+    if file.is_dir():
+        raise UserError(f"{file} is a folder; name a file in it for the result")
+    above = next(folder for folder in file.absolute().parents if folder.exists())
+    if not above.is_dir() or not os.access(above, os.W_OK):
+        raise UserError(f"{file} cannot be written: {above} is no folder this user may write to")
+    return file
 
 
 def engine_overrides(given: argparse.Namespace) -> dict[str, Any]:

@@ -99,7 +99,7 @@ class LiveFeed:
             self._settings = LiveSettings.model_validate(values)
         except ValidationError as error:
             return {"error": str(explain(error, LiveSettings, "settings"))}
-        except (ValueError, TypeError):
+        except (ValueError, TypeError, RecursionError):
             return {"error": "the request is not JSON of the expected form"}
         if message["set"].get("raw_view"):
             self._raw_until = self._clock() + self._raw_view_s

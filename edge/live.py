@@ -163,6 +163,7 @@ class LiveRun:
                 if fault != self._fault:
                     self._fault = fault
                     log.exception("frame %d could not be processed", frame.sequence)
+                self._publish(None, None)
                 continue
             if self._session is not None:
                 self._session.write(result)

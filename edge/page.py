@@ -10,35 +10,34 @@ from collections import deque
 from collections.abc import Callable
 from pathlib import Path
 
+from contract.access import bind, configured_token, require_token, url_of
 from contract.errors import UserError
 
 RESTARTS, WINDOW_S = 5, 60.0
+REFUSED = 2
+"""Exit code of a program that says what its user must mend: another start would say the same."""
 
 log = logging.getLogger(__name__)
 
 
 def listen(host: str, port: int) -> socket.socket:
-    """A listening socket. Raises `UserError` for a port in use or an address that is not ours.
+    """A listening socket for the dashboard.
 
-    It is bound here and handed to the dashboard, so a port in use is found before anything starts.
+    It is bound here and handed over, so a port in use is found before anything starts. Raises
+    `UserError` for that, for an address that is not ours, and for one that others can reach while
+    no token is configured.
     """
-    family = socket.AF_INET6 if ":" in host else socket.AF_INET
-    listener = socket.socket(family, socket.SOCK_STREAM)
-    listener.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
+    bound = bind(host, port, ", or run with --no-dashboard")
     try:
-        listener.bind((host, port))
-        listener.listen(64)
-    except OSError as error:
-        listener.close()
-        raise UserError(
-            f"dashboard port {port} on {host}: {(error.strerror or str(error)).lower()}; "
-            "choose another with --port N, or run with --no-dashboard"
-        ) from None
-    return listener
+        require_token(bound, configured_token())
+    except UserError:
+        bound.close()
+        raise
+    return bound
 
 
 class DashboardProcess:
-    """The child process, restarted at most 5 times in 60 s."""
+    """The child process, started at most 5 times in 60 s, and not again once it refused."""
 
     def __init__(
         self,
@@ -54,8 +53,7 @@ class DashboardProcess:
     @property
     def url(self) -> str:
         """Where the page is."""
-        host, port = self._listener.getsockname()[:2]
-        return f"http://{f'[{host}]' if ':' in host else host}:{port}/"
+        return url_of(self._listener)
 
     def start(self) -> None:
         """Start the child on the bound socket."""
@@ -71,6 +69,10 @@ class DashboardProcess:
     def watch(self) -> None:
         """Start the child again if it ended by itself, within the budget."""
         if self._child is None or self._child.poll() is None or self.problem:
+            return
+        if self._child.returncode == REFUSED:
+            self.problem = "dashboard refused to start; its own line in the log says why"
+            log.error(self.problem)
             return
         now = self._clock()
         while self._starts and now - self._starts[0] > WINDOW_S:

@@ -6,7 +6,13 @@ from contract.card import figures_table
 _SOURCES = {
     "ferplus": (
         "FER+ (Barsoum et al., ICMI 2016; labels MIT, Microsoft) on the images of FER2013 "
-        "(Kaggle 2013, research use): 48×48 grey faces found on the web, ten votes each"
+        "(Kaggle 2013, research use): 48×48 grey faces found on the web, ten votes each. `train` "
+        "and `calib` are from Training, without copies of validation and test images; `val` is "
+        "PublicTest"
+    ),
+    "muxspace": (
+        "muxspace/facial_expressions (Apache-2.0): press photos and film stills, single labels, "
+        "split by person"
     ),
 }
 
@@ -34,10 +40,9 @@ def model_card(info: BundleInfo) -> str:
         "",
         "## Data",
         "",
-        f"- {_SOURCES['ferplus']}.",
-        f"- Trained on {rows['train']} rows of Training, of which copies of validation and test "
-        f"images were removed; {rows['calib']} further rows (`calib`) chose the epoch and the "
-        "temperature. PublicTest (`val`) was only reported on.",
+        *(f"- {_SOURCES.get(source, source)}." for source in info.provenance.detail["sources"]),
+        f"- Trained on {rows['train']} rows (`train`); {rows['calib']} others (`calib`) chose the "
+        "epoch and the temperature; `val` was only reported on.",
         f"- Protocol: {config['protocol']}; manifest SHA-256 "
         f"`{info.provenance.manifests['train']}`.",
     ]

@@ -25,6 +25,10 @@ def _parser() -> argparse.ArgumentParser:
         epilog="fer-trainer data import ferplus FOLDER --out data/ferplus",
     )
     parser.add_argument("--phase", required=True, help="a phase's name or its TOML file")
+    parser.add_argument(
+        "--export-best", action="store_true",
+        help="do not train on: export the best epoch so far of an unfinished run",
+    )  # fmt: skip
     parser.add_argument("--manifest", type=Path, help="manifest with splits train and calib")
     parser.add_argument("--out", type=Path, help="folder of run folders (default: runs)")
     parser.add_argument("--name", help="name of the run folder (default: PHASE-seedN)")
@@ -94,7 +98,7 @@ def main() -> int:
     config = load_phase(given.phase, _overrides(given))
     from trainer.run import train_phase  # after the config, so that its mistakes show at once
 
-    train_phase(config, given.name)
+    train_phase(config, given.name, export_best=given.export_best)
     return 0
 
 

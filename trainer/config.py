@@ -25,7 +25,7 @@ class ModelConfig(_Section):
         2, description="Stride of the first convolution; 1 keeps small faces from vanishing."
     )
     pretrained: bool = Field(False, description="Start from timm's ImageNet weights (downloads).")
-    dropout: float = Field(0.1, ge=0, lt=1, description="Dropout before the classifier.")
+    dropout: float = Field(0.2, ge=0, lt=1, description="Dropout before the classifier.")
 
 
 class TargetConfig(_Section):
@@ -48,12 +48,12 @@ class AugmentConfig(_Section):
     zoom: float = Field(1.18, ge=1, le=2, description="Largest zoom in or out, as a factor.")
     stretch: float = Field(1.06, ge=1, le=2, description="Largest change of the aspect ratio.")
     shift: float = Field(0.07, ge=0, le=0.5, description="Largest shift, share of the side.")
-    brightness: float = Field(0.1, ge=0, le=1, description="Largest offset, share of full scale.")
-    contrast: float = Field(1.3, ge=1, le=4, description="Largest contrast factor, up or down.")
-    side_light: float = Field(0.2, ge=0, le=1, description="Strongest ramp of light across.")
-    blur: float = Field(0.05, ge=0, le=1, description="Probability of a lower-resolution look.")
-    noise: float = Field(4.0, ge=0, le=64, description="Largest noise, standard deviation of 255.")
-    erase: float = Field(0.1, ge=0, le=1, description="Probability of a covered rectangle.")
+    brightness: float = Field(0.12, ge=0, le=1, description="Largest offset, share of full scale.")
+    contrast: float = Field(1.4, ge=1, le=4, description="Largest contrast factor, up or down.")
+    side_light: float = Field(0.3, ge=0, le=1, description="Strongest ramp of light across.")
+    blur: float = Field(0.1, ge=0, le=1, description="Probability of a lower-resolution look.")
+    noise: float = Field(6.0, ge=0, le=64, description="Largest noise, standard deviation of 255.")
+    erase: float = Field(0.15, ge=0, le=1, description="Probability of a covered rectangle.")
 
 
 class SizeStep(_Section):
@@ -67,9 +67,9 @@ class OptimConfig(_Section):
     """The optimiser and its schedule."""
 
     epochs: int = Field(30, ge=1, description="Passes over the training rows.")
-    batch_size: int = Field(32, ge=2, description="Images per forward pass.")
+    batch_size: int = Field(64, ge=2, description="Images per forward pass.")
     accum_steps: int = Field(1, ge=1, description="Forward passes per optimiser step.")
-    lr: float = Field(1e-3, gt=0, description="Peak learning rate of AdamW.")
+    lr: float = Field(1.5e-3, gt=0, description="Peak learning rate of AdamW.")
     min_lr: float = Field(1e-5, ge=0, description="Learning rate at the end of the cosine.")
     weight_decay: float = Field(0.05, ge=0, description="Not applied to biases and norms.")
     warmup_epochs: float = Field(2.0, ge=0, description="Linear warm-up, in epochs.")

@@ -121,6 +121,7 @@ def export_run(
                 manifests={"train": manifest.sha256},
                 detail={
                     "rows": {split: int((splits == split).sum()) for split in ("train", "calib")},
+                    "sources": sorted({row.source for row in manifest.rows}),
                     "config": config.model_dump(mode="json"),
                 },
             ),

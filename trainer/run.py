@@ -24,7 +24,15 @@ from trainer.losses.distill import soft_cross_entropy, vote_targets
 
 # A run may go on elsewhere, with other patience or a better-measured crop (which whole faces do not
 # pass through), and still be the same run.
-_NOT_IDENTITY = {"device", "threads", "compile", "checkpoint_every_s", "out", "input"}
+_NOT_IDENTITY = {
+    "description",
+    "device",
+    "threads",
+    "compile",
+    "checkpoint_every_s",
+    "out",
+    "input",
+}
 
 
 class VotesTask:
@@ -126,10 +134,11 @@ def prepare(
     return trainer, model
 
 
-def train_phase(config: TrainConfig, name: str | None) -> Path:
+def train_phase(config: TrainConfig, name: str | None, *, export_best: bool = False) -> Path:
     """Train a phase to its end and export its float bundle; returns the bundle's folder.
 
-    Runs on from wherever an earlier call was stopped. Raises `UserError` for bad data or settings.
+    Runs on from wherever an earlier call was stopped; with `export_best` it exports the best epoch
+    so far instead, and a later call trains on. Raises `UserError` for bad data or settings.
     """
     manifest = read_manifest(config.manifest)
     folder = claim_folder(config, manifest, name)
@@ -138,9 +147,14 @@ def train_phase(config: TrainConfig, name: str | None) -> Path:
         print(f"{folder} is complete: {bundle}")
         return bundle
     trainer, model = prepare(config, manifest, folder)
-    if trainer.progress.step:
-        print(f"resuming {folder} at step {trainer.progress.step} of {trainer.total_steps}")
-    trainer.run()
+    if export_best:
+        if trainer.progress.best_epoch < 0:
+            raise UserError(f"{folder} has finished no epoch yet; train it first")
+        bundle = folder / f"epoch{trainer.progress.best_epoch + 1}" / "bundle"
+    else:
+        if trainer.progress.step:
+            print(f"resuming {folder} at step {trainer.progress.step} of {trainer.total_steps}")
+        trainer.run()
     from trainer.export import export_run  # the exporter is slow to import and needed only now
 
     export_run(config, manifest, trainer, model, bundle)

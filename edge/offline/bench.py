@@ -1,14 +1,10 @@
 """`fer-edge bench`: what a recording costs, from the return of read() to the result."""
 
 import argparse
-import os
-import platform
 import resource
 import time
 from collections.abc import Sequence
-from importlib.metadata import version
 from itertools import islice
-from pathlib import Path
 from typing import Any
 
 import psutil
@@ -16,18 +12,15 @@ import psutil
 from contract.command import Parser
 from contract.errors import UserError
 from contract.files import write_json_atomic
-from contract.provenance import commit_of_this_project
 from edge.cameras.base import Camera
 from edge.cameras.factory import open_camera
 from edge.cameras.pace import Paced
 from edge.capture import frames
-from edge.cli import add_engine_flags, engine_overrides
+from edge.cli import add_engine_flags, engine_overrides, result_file
 from edge.kpi import percentiles
+from edge.offline.record import run_record
 from edge.setup import Engine, start_engine
 from firmware_config.profile import load_profile
-from runtime.machine import cpu_model
-
-PACKAGES = ("numpy", "opencv-python-headless", "openvino", "onnxruntime")
 
 
 def _tree() -> list[psutil.Process]:
@@ -89,18 +82,6 @@ def measure(camera: Camera, engine: Engine, count: int) -> dict[str, Any]:
     }
 
 
-def _host(threads: int) -> dict[str, Any]:
-    return {
-        "cpu": cpu_model(),
-        "cores": len(os.sched_getaffinity(0)),
-        "threads": threads,
-        "python": platform.python_version(),
-        "packages": {name: version(name) for name in PACKAGES},
-        "load_average": os.getloadavg()[0],
-        "commit": commit_of_this_project(),
-    }
-
-
 def _parser() -> argparse.ArgumentParser:
     parser = Parser(prog="fer-edge bench", description=__doc__)
     add = parser.add_argument
@@ -109,7 +90,7 @@ def _parser() -> argparse.ArgumentParser:
     )
     add("--frames", type=int, default=1000, metavar="N", help="frames to run (default 1000)")
     add("--fps", type=float, metavar="F", help="pace the frames; without it, as fast as they go")
-    add("--json", type=Path, required=True, metavar="OUT", help="where the figures go")
+    add("--json", type=result_file, required=True, metavar="OUT", help="where the figures go")
     add_engine_flags(parser)
     return parser
 
@@ -127,7 +108,7 @@ def main(arguments: Sequence[str]) -> int:
         given.camera, width=wanted.width, height=wanted.height, fps=wanted.fps, seed=0, paced=False
     )
     if camera.live:
-        raise UserError(f"--camera {given.camera}: a bench needs a recording, a folder, or demo")
+        raise UserError(f"--camera {camera.name}: a bench needs a recording, a folder, or demo")
     engine = start_engine(profile)
     paced = Paced(camera, interval_s=1 / given.fps) if given.fps else camera  # type: ignore[arg-type]
     try:
@@ -142,7 +123,7 @@ def main(arguments: Sequence[str]) -> int:
         "backend": engine.chosen.session.backend,
         "precision": engine.chosen.artifact.precision,
         "detector": engine.detector.name,
-        "host": _host(profile.runtime.threads),
+        "run": run_record("fer-edge bench", arguments, profile.runtime.threads),
     }
     write_json_atomic(given.json, result)
     e2e = figures["e2e_ms"]

@@ -17,8 +17,9 @@ from contract.faces import Image, prepare_detection, prepare_face, read_image
 from contract.files import write_json_atomic
 from contract.manifest import SPLITS, Manifest, Row, read_manifest
 from edge.bundles import bundle_to_run
-from edge.cli import add_engine_flags, engine_overrides
+from edge.cli import add_engine_flags, engine_overrides, result_file
 from edge.detect import Detector, make_detector
+from edge.offline.record import run_record
 from edge.setup import cache_folder
 from firmware_config.profile import load_profile
 from runtime.choose import choose
@@ -131,7 +132,7 @@ def _parser() -> argparse.ArgumentParser:
     add("--detect", action="store_true", help="images are photos: find the face in them first")
     add("--protocol", default="argmax", help="how the labels were made; recorded only")
     add("--precision", choices=("int8", "fp16", "fp32"), help="only artifacts of this precision")
-    add("--json", type=Path, required=True, metavar="OUT", help="where the metrics go")
+    add("--json", type=result_file, required=True, metavar="OUT", help="where the metrics go")
     add_engine_flags(parser)
     return parser
 
@@ -165,6 +166,7 @@ def main(arguments: Sequence[str]) -> int:
         "backend": chosen.session.backend,
         "precision": chosen.artifact.precision,
         "detector": detector.name if detector else None,
+        "run": run_record("fer-edge evaluate", arguments, runtime.threads),
     }
     write_json_atomic(given.json, result)
     missed = int((found.predicted < 0).sum())

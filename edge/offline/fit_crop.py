@@ -16,7 +16,8 @@ from contract.command import Parser
 from contract.errors import UserError
 from contract.faces import Box, Image, read_image
 from contract.files import write_json_atomic
-from contract.manifest import read_manifest
+from contract.manifest import Row, read_manifest
+from edge.cli import result_file
 from edge.detect import Detector, make_detector
 
 FACE_PX = 160
@@ -72,12 +73,18 @@ def fit(images: Sequence[Image], detector: Detector) -> dict[str, Any]:
     }
 
 
+def evenly(rows: Sequence[Row], count: int) -> list[Row]:
+    """`count` of the rows (all, if there are fewer), evenly taken from the first to the last."""
+    count = min(count, len(rows))
+    return [rows[position * len(rows) // count] for position in range(count)]
+
+
 def _parser() -> argparse.ArgumentParser:
     parser = Parser(prog="fer-edge fit-crop", description=__doc__)
     add = parser.add_argument
     add("--manifest", type=Path, required=True, metavar="CSV", help="training images")
     add("--images", type=int, default=500, metavar="N", help="how many, evenly taken (default 500)")
-    add("--json", type=Path, required=True, metavar="OUT", help="where the mapping goes")
+    add("--json", type=result_file, required=True, metavar="OUT", help="where the mapping goes")
     return parser
 
 
@@ -85,7 +92,7 @@ def main(arguments: Sequence[str]) -> int:
     """Run the command; raises `UserError`."""
     given = _parser().parse_args(arguments)
     manifest = read_manifest(given.manifest).select("train")
-    rows = manifest.rows[:: max(1, len(manifest.rows) // max(1, given.images))]
+    rows = evenly(manifest.rows, given.images)
     images = []
     for row in rows:
         image = read_image(manifest.path(row))

@@ -9,10 +9,11 @@ from flask.testing import FlaskClient
 from werkzeug.routing import Rule
 from werkzeug.test import TestResponse
 
+from contract.access import configured_token
 from contract.errors import UserError
 from contract.telemetry import FeedAddress
 from dashboard.app import create_app
-from dashboard.auth import FailureLimit, configured_token
+from dashboard.auth import FailureLimit
 from dashboard.feed import Feed
 
 TOKEN = "correct horse battery staple"

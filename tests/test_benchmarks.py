@@ -1,0 +1,31 @@
+"""Committed result files can be traced to a command, a commit and a host, and hold the figures."""
+
+import json
+import re
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+FILES = sorted((Path(__file__).parents[1] / "benchmarks").glob("*.json"))
+RUN = {"command", "date_utc", "commit", "cpu", "cores", "threads", "python", "packages"}
+FIGURES = {
+    "fer-edge evaluate": {
+        "n", "protocol", "accuracy", "macro_f1", "per_class_f1", "nll", "brier", "ece",
+        "adaptive_ece", "classwise_ece", "temperature", "by_source", "precision", "bundle",
+    },
+    "fer-edge bench": {
+        "frames", "e2e_ms", "stages_ms", "fps", "cpu_s_per_1000_frames", "peak_rss_mb",
+        "first_result_s", "face_rate", "detections_run", "bundle",
+    },
+}  # fmt: skip
+
+
+@pytest.mark.parametrize("file", FILES, ids=lambda file: file.name)
+def test_a_result_file_says_how_it_was_made(file: Path) -> None:
+    result: dict[str, Any] = json.loads(file.read_text())
+    assert re.fullmatch(r"\d{4}-\d\d-\d\d-[a-z0-9-]+\.json", file.name)
+    assert set(result["run"]) >= RUN
+    assert re.fullmatch(r"[0-9a-f]{40}", result["run"]["commit"]), "made from a clean checkout"
+    kind = next(kind for kind in FIGURES if result["run"]["command"].startswith(kind))
+    assert set(result) >= FIGURES[kind]
