@@ -83,10 +83,10 @@ class LiveRun:
     """The state of one run of the loop."""
 
     def __init__(
-        self, profile: Profile, engine: Engine, capture: Capture, camera: str,
+        self, engine: Engine, capture: Capture, camera: str,
         session: SessionLog | None, feed: LiveFeed | None, page: DashboardProcess | None,
     ) -> None:  # fmt: skip
-        self._profile, self._engine, self._capture, self._camera = profile, engine, capture, camera
+        self._engine, self._capture, self._camera = engine, capture, camera
         self._session, self._feed, self._page = session, feed, page
         self._kpi = KpiWindow()
         self._failed: Counter[str] = Counter()
@@ -134,7 +134,9 @@ class LiveRun:
         )
 
     def _publish(self, result: FrameResult | None, image: Image | None) -> None:
-        if time.monotonic() - self._measured >= KPI_INTERVAL_S:
+        # At once for the first frame: until then the camera counts as waiting.
+        first = result is not None and self._kpi.frames == 1
+        if first or time.monotonic() - self._measured >= KPI_INTERVAL_S:
             self._snapshot = self._measure()
             self._measured = time.monotonic()
             if self._page is not None:
@@ -232,7 +234,7 @@ def run_live(profile: Profile) -> int:
             log.info("session log: %s", session.file)
         capture = Capture(camera).start()
         stack.callback(capture.close)
-        run = LiveRun(profile, engine, capture, camera.name, session, feed, page)
+        run = LiveRun(engine, capture, camera.name, session, feed, page)
         run.loop(stop)
         log.info("%s", run.summary())
     return 0

@@ -51,7 +51,6 @@ class Pipeline:
         self._smoothers: dict[int, Smoother] = {}
         self._tracks: list[Track] = []
         self._detected_ns: int | None = None
-        self.detections_run = 0
         self.flips = 0
         """Labels that changed in the last frame."""
 
@@ -86,7 +85,6 @@ class Pipeline:
         if detected:
             found = self._detector.detect(frame.image)
             self._detected_ns = frame.mono_ns
-            self.detections_run += 1
             lap("detect")
             self._tracks = self._tracker.update(found, frame.mono_ns)
             lap("track")

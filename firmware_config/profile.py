@@ -125,4 +125,5 @@ def load_profile(profile: str, overrides: dict[str, Any]) -> Profile:
     try:
         return Profile.model_validate(content)
     except ValidationError as error:
-        raise explain(error, Profile, file) from None
+        key = ".".join(str(part) for part in error.errors()[0]["loc"])
+        raise explain(error, Profile, "flags" if key in overrides else file) from None

@@ -1,9 +1,14 @@
-"""Fixtures every room uses: where the shared data set is, if it is on this machine at all."""
+"""What every room uses: where the shared data are, if they are on this machine at all."""
 
 import os
 from pathlib import Path
 
 import pytest
+from hypothesis import settings
+
+# A busy machine is slow now and then; pytest's own time limit catches what hangs.
+settings.register_profile("project", deadline=None)
+settings.load_profile("project")
 
 PROJECT = Path(__file__).resolve().parent.parent
 

@@ -35,8 +35,8 @@ def model_card(info: BundleInfo) -> str:
         f"CLAHE {'on' if info.input.clahe else 'off'}",
         f"- Phase `{info.provenance.phase}`, {config['optim']['epochs']} epochs, "
         f"seed {info.provenance.seed}, commit `{info.provenance.commit}`",
-        f"- Confidences: softmax at temperature {info.temperature:.3f}, fitted on `calib`; "
-        f"'uncertain' under {info.abstain_threshold:g}",
+        f"- Confidences: softmax at temperature {info.temperature:.3f}, "
+        f"{info.provenance.detail['temperature']}; 'uncertain' under {info.abstain_threshold:g}",
         "",
         "## Data",
         "",

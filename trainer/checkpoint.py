@@ -78,10 +78,17 @@ def load_training(
     tensors, meta = _read(file)
     model.load_state_dict(_part(tensors, "model."))
     ema.load_state_dict(_part(tensors, "ema."))
+    parameters = [p for group in optimiser.param_groups for p in group["params"]]
     state: dict[int, dict[str, Tensor]] = {}
     for name, value in _part(tensors, "optim.").items():
         index, key = name.split(".", 1)
-        state.setdefault(int(index), {})[key] = value
+        # The fused kernel walks weights and moments by address: in another memory format than its
+        # weight's (channels_last) a moment would be applied to the wrong elements.
+        like = parameters[int(index)]
+        moment = value.shape == like.shape
+        state.setdefault(int(index), {})[key] = (
+            torch.empty_like(like).copy_(value) if moment else value
+        )
     groups = optimiser.state_dict()["param_groups"]
     optimiser.load_state_dict({"state": state, "param_groups": groups})
     scaler.load_state_dict(json.loads(meta["scaler"]))

@@ -1,5 +1,6 @@
 """Trained weights → the float bundle every later stage starts from."""
 
+import contextlib
 import tempfile
 from pathlib import Path
 from typing import Any
@@ -84,7 +85,10 @@ def export_run(
         return predict(model, part), labels[chosen]
 
     calib_logits, calib_labels = split_logits("calib")
-    temperature = metrics.fit_temperature(calib_logits.numpy(), calib_labels)
+    temperature, told = 1.0, "not fitted: no finite one suits calib"
+    with contextlib.suppress(ValueError):  # every row of a small or easy calib split may be right
+        temperature = metrics.fit_temperature(calib_logits.numpy(), calib_labels)
+        told = "fitted on calib"
     figures: dict[str, Any] = {}
     for split in ("calib", "val"):
         if (splits == split).any():
@@ -121,6 +125,7 @@ def export_run(
                 manifests={"train": manifest.sha256},
                 detail={
                     "rows": {split: int((splits == split).sum()) for split in ("train", "calib")},
+                    "temperature": told,
                     "sources": sorted({row.source for row in manifest.rows}),
                     "config": config.model_dump(mode="json"),
                 },

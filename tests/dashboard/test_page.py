@@ -95,11 +95,7 @@ def test_kpis_move_and_are_drawn(watched: Watched, edge: FakeEdge, url: str) -> 
         line = page.locator(f'[data-kpi="{key}"] path.line')
         drawn = line.get_attribute("d")
         assert drawn
-        page.wait_for_function(
-            "([key, before]) => document.querySelector(`[data-kpi=${key}] path.line`)"
-            ".getAttribute('d') !== before",
-            arg=[key, drawn],
-        )
+        expect(line).not_to_have_attribute("d", drawn)
     expect(page.get_by_role("img", name=re.compile("Frames per second over"))).to_be_visible()
 
 
@@ -107,7 +103,7 @@ def test_the_picture_is_live_no_other_host_is_asked_and_the_console_is_clean(
     watched: Watched, url: str
 ) -> None:
     page = live(watched, url)
-    page.wait_for_function("document.getElementById('picture').naturalWidth === 640")
+    expect(page.locator("#picture")).to_have_js_property("naturalWidth", 640)
     expect(page.locator("#picture-note")).to_be_hidden()
     page.wait_for_timeout(500)
     assert watched.hosts == {urlsplit(url).netloc}

@@ -1,0 +1,113 @@
+"""The loop lives through faults of single frames, and says so."""
+
+import threading
+from collections.abc import Callable
+from pathlib import Path
+from types import SimpleNamespace
+from typing import Any, cast
+
+import numpy as np
+
+from contract.faces import Image
+from contract.telemetry import FrameResult, LiveUpdate
+from edge import live
+from edge.cameras.base import Frame
+from edge.capture import Capture
+from edge.feed import LiveFeed
+from edge.live import LiveRun
+from edge.setup import Engine
+from edge.sinks.session_csv import SessionLog
+from tests.edge.results import SECOND, a_face, a_result
+from tests.edge.test_session_csv import read
+
+IMAGE: Image = np.zeros((48, 64, 3), np.uint8)
+
+
+class Recorded:
+    """A capture of ten frames, then the end."""
+
+    state, reason, drops = "live", "", dict[str, int]()
+
+    def __init__(self) -> None:
+        self.left = 10
+
+    def get(self, timeout_s: float) -> Frame | None:
+        if not self.left:
+            self.state = "ended"
+            return None
+        self.left -= 1
+        return Frame(IMAGE, (10 - self.left) * SECOND, 0, 9 - self.left)
+
+
+class Kept:
+    """A feed that keeps what it is given."""
+
+    def __init__(self) -> None:
+        self.updates: list[LiveUpdate] = []
+
+    def put(self, update: LiveUpdate, image: Image | None) -> None:
+        self.updates.append(update)
+
+
+def loop(
+    process: Callable[[Frame], FrameResult], session: SessionLog | None = None
+) -> tuple[LiveRun, list[LiveUpdate]]:
+    """Ten frames through the loop with a pipeline that does `process`."""
+    engine: Any = SimpleNamespace(
+        notes=("a note of the engine",),
+        pipeline=SimpleNamespace(process=process, flips=0),
+        detector=SimpleNamespace(name="haar"),
+        bundle=SimpleNamespace(info=SimpleNamespace(name="tiny")),
+        chosen=SimpleNamespace(
+            session=SimpleNamespace(backend="onnxruntime"),
+            artifact=SimpleNamespace(precision="fp32"),
+        ),
+    )
+    feed = Kept()
+    run = LiveRun(
+        cast(Engine, engine), cast(Capture, Recorded()), "recorded",
+        session, cast(LiveFeed, feed), None,
+    )  # fmt: skip
+    run.loop(threading.Event())
+    return run, feed.updates
+
+
+def good(frame: Frame) -> FrameResult:
+    return a_result(frame.sequence, frame.mono_ns, a_face())
+
+
+def test_every_result_is_published_and_logged(tmp_path: Path) -> None:
+    session = SessionLog(tmp_path / "session.csv", {})
+    run, updates = loop(good, session)
+    session.close()
+    assert [u.frame.sequence for u in updates if u.frame] == list(range(10))
+    assert len(read(session.file)[1]) == 10
+    assert "10 frames, a face in 100.0% of them" in run.summary()
+
+
+def test_a_frame_that_cannot_be_processed_is_counted_and_shown(monkeypatch: Any) -> None:
+    monkeypatch.setattr(live, "KPI_INTERVAL_S", 0.0)
+
+    def moody(frame: Frame) -> FrameResult:
+        if frame.sequence in (3, 4):
+            raise OverflowError("a box\nwithout end")
+        return good(frame)
+
+    _, updates = loop(moody)
+    assert [u.frame.sequence for u in updates if u.frame] == [0, 1, 2, 5, 6, 7, 8, 9]
+    last = updates[-1].kpi
+    assert last.drops == {"failed": 2}
+    assert "a note of the engine" in last.notes
+    assert "a frame could not be processed: a box without end" in last.notes
+
+
+def test_a_box_that_can_process_no_frame_at_all_still_says_so(monkeypatch: Any) -> None:
+    monkeypatch.setattr(live, "KPI_INTERVAL_S", 0.0)
+
+    def never(frame: Frame) -> FrameResult:
+        raise RuntimeError("the runtime is broken")
+
+    run, updates = loop(never)
+    assert updates and updates[-1].frame is None
+    assert "a frame could not be processed: the runtime is broken" in updates[-1].kpi.notes
+    assert run.summary() == "no frame came from recorded"

@@ -1,0 +1,199 @@
+"""The label is a function of time: the frame rate, noise and a clock that stumbles do not show."""
+
+from itertools import pairwise
+
+import numpy as np
+import pytest
+from hypothesis import assume, given
+from hypothesis import strategies as st
+from numpy.typing import NDArray
+
+from contract.expressions import EXPRESSIONS, INDEX, UNCERTAIN
+from edge.smooth import Shown, Smoother, SmoothingSettings
+from tests.edge.results import SECOND, peaked
+
+FLAT = tuple(1 / 7 for _ in EXPRESSIONS)
+MS = SECOND // 1000
+
+
+def settings_of(
+    tau_s: float = 0.25, hysteresis: float = 0.1, threshold: float = 0.4
+) -> SmoothingSettings:
+    return SmoothingSettings(tau_s, hysteresis, (threshold,) * len(EXPRESSIONS))
+
+
+def array(values: tuple[float, ...]) -> NDArray[np.float64]:
+    return np.asarray(values, np.float64)
+
+
+@st.composite
+def simplex(draw: st.DrawFn) -> NDArray[np.float64]:
+    """Seven probabilities."""
+    weights = draw(st.lists(st.floats(0, 1), min_size=7, max_size=7))
+    assume(sum(weights) > 1e-6)
+    return np.array(weights) / sum(weights)
+
+
+# A part of a scene: what is shown (None: nothing in particular), how clearly, and for how long in
+# fifths of a second, so that every change falls on a frame of 10, 15 and 30 fps alike.
+Part = tuple[str | None, float, int]
+PARTS = st.lists(
+    st.tuples(
+        st.one_of(st.none(), st.sampled_from(EXPRESSIONS)), st.floats(0.8, 0.95), st.integers(5, 12)
+    ),
+    min_size=2,
+    max_size=6,
+)
+
+
+def switches(scene: list[Part], fps: int, settings: SmoothingSettings) -> list[tuple[str, float]]:
+    """The labels shown of a scene filmed at a rate: each with the second it appeared."""
+    smoother, seen, last = Smoother(settings), list[tuple[str, float]](), ""
+    ends = np.cumsum([fifths for _, _, fifths in scene])
+    for k in range(int(ends[-1]) * fps // 5):
+        name, share, _ = scene[int(np.searchsorted(ends * fps, 5 * k, side="right"))]
+        p = array(FLAT if name is None else peaked(name, share))
+        label = smoother.update(p, k * SECOND // fps).label
+        if label != last:
+            seen.append((label, k / fps))
+            last = label
+    return seen
+
+
+@given(scene=PARTS, tau_s=st.floats(0.05, 0.25))
+def test_the_same_scene_switches_at_the_same_times_at_any_frame_rate(
+    scene: list[Part], tau_s: float
+) -> None:
+    settings = settings_of(tau_s)
+    ten, fifteen, thirty = (switches(scene, fps, settings) for fps in (10, 15, 30))
+    for slow, fast, interval in ((ten, thirty, 1 / 10), (ten, fifteen, 1 / 10),
+                                 (fifteen, thirty, 1 / 15)):  # fmt: skip
+        assert [label for label, _ in slow] == [label for label, _ in fast]
+        for (_, at_slow), (_, at_fast) in zip(slow, fast, strict=True):
+            assert abs(at_slow - at_fast) <= interval + 1e-6
+
+
+@given(scene=PARTS)
+def test_every_part_of_a_scene_is_shown_in_the_end(scene: list[Part]) -> None:
+    shown = [label for label, _ in switches(scene, 30, settings_of())]
+    wanted: list[str] = []
+    for name, _, _ in scene:
+        label = name or UNCERTAIN
+        if wanted[-1:] != [label]:
+            wanted.append(label)
+    assert shown == wanted
+
+
+@given(p=simplex(), times=st.lists(st.integers(0, 10 * SECOND), min_size=2, max_size=30))
+def test_a_constant_input_never_flips(p: NDArray[np.float64], times: list[int]) -> None:
+    smoother = Smoother(settings_of())
+    results = [smoother.update(p, t) for t in times]
+    assert not any(shown.flipped for shown in results)
+    assert len({shown.label for shown in results}) == 1
+    assert results[-1].smoothed == tuple(p)
+
+
+@given(
+    leads=st.lists(st.floats(-0.98, 0.98), min_size=2, max_size=60),
+    tau_s=st.sampled_from((0.0, 0.05, 0.25)),
+    hysteresis=st.floats(0.02, 0.15),
+)
+def test_two_that_differ_by_less_than_the_hysteresis_never_alternate(
+    leads: list[float], tau_s: float, hysteresis: float
+) -> None:
+    smoother = Smoother(settings_of(tau_s, hysteresis, threshold=0.3))
+    flips = 0
+    for k, lead in enumerate(leads):
+        p = np.full(7, 0.02)
+        p[INDEX["happy"]] = 0.45 + lead * hysteresis / 2
+        p[INDEX["sad"]] = 0.45 - lead * hysteresis / 2
+        flips += smoother.update(p, k * 33 * MS).flipped
+    assert flips == 0
+
+
+def test_a_lead_of_the_hysteresis_takes_the_label_and_a_smaller_one_does_not() -> None:
+    def shown(lead: float) -> str:
+        smoother = Smoother(settings_of(tau_s=0.0, hysteresis=0.1))
+        smoother.update(array(peaked("happy", 0.8)), 0)
+        p = np.full(7, 0.02)
+        p[INDEX["happy"]], p[INDEX["sad"]] = 0.45 - lead / 2, 0.45 + lead / 2
+        return smoother.update(p, SECOND).label
+
+    assert shown(0.09) == "happy"
+    assert shown(0.11) == "sad"
+
+
+@given(
+    base=st.floats(0.25, 0.5),
+    noise=st.lists(st.floats(0, 0.99), min_size=2, max_size=60),
+    tau_s=st.sampled_from((0.0, 0.1)),
+    hysteresis=st.floats(0.02, 0.2),
+)
+def test_noise_of_less_than_half_the_hysteresis_does_not_flicker_at_the_threshold(
+    base: float, noise: list[float], tau_s: float, hysteresis: float
+) -> None:
+    smoother = Smoother(settings_of(tau_s, hysteresis, threshold=0.4))
+    labels = [
+        smoother.update(array(peaked("fear", base + share * hysteresis / 2)), k * 33 * MS).label
+        for k, share in enumerate(noise)
+    ]
+    changes = sum(a != b for a, b in pairwise(labels))
+    assert changes <= 1, "it may appear once; it may not come and go"
+
+
+def test_a_face_that_gets_unclear_becomes_uncertain_and_comes_back() -> None:
+    smoother = Smoother(settings_of(tau_s=0.0, hysteresis=0.1))
+
+    def label(share: float, second: int) -> Shown:
+        return smoother.update(array(peaked("angry", share)), second * SECOND)
+
+    assert [label(share, k).label for k, share in enumerate((0.39, 0.41, 0.36, 0.34, 0.39))] == [
+        UNCERTAIN, "angry", "angry", UNCERTAIN, UNCERTAIN,
+    ]  # fmt: skip
+    back = label(0.5, 9)
+    assert (back.label, back.top, back.flipped, back.held_s) == ("angry", "angry", True, 0.0)
+    assert label(0.5, 12).held_s == 3.0
+
+
+@given(inputs=st.lists(st.tuples(simplex(), st.integers(0, 500)), min_size=1, max_size=40))
+def test_the_smoothed_are_probabilities(inputs: list[tuple[NDArray[np.float64], int]]) -> None:
+    smoother, time_ns = Smoother(settings_of()), 0
+    for p, gap_ms in inputs:
+        time_ns += gap_ms * MS
+        shown = smoother.update(p, time_ns)
+        assert sum(shown.smoothed) == pytest.approx(1.0, abs=1e-9)
+        assert min(shown.smoothed) >= 0
+        assert shown.confidence == max(shown.smoothed)
+        assert shown.top == EXPRESSIONS[shown.smoothed.index(shown.confidence)]
+
+
+@given(p=simplex(), other=simplex(), back_ms=st.integers(0, 5000))
+def test_time_that_goes_back_counts_as_no_time(
+    p: NDArray[np.float64], other: NDArray[np.float64], back_ms: int
+) -> None:
+    stumbled, steady = Smoother(settings_of()), Smoother(settings_of())
+    at = 10 * SECOND
+    before = stumbled.update(p, at)
+    steady.update(p, at)
+    during = stumbled.update(other, at - back_ms * MS)
+    assert during.smoothed == before.smoothed
+    assert during.held_s == 0
+    # Nor is the time made up for when the clock is right again.
+    assert stumbled.update(other, at + 40 * MS) == steady.update(other, at + 40 * MS)
+
+
+def test_the_average_is_that_of_an_exponential_window() -> None:
+    smoother = Smoother(settings_of(tau_s=0.5))
+    smoother.update(array(peaked("sad", 1.0)), 0)
+    shown = smoother.update(array(peaked("happy", 1.0)), SECOND // 2)
+    assert shown.smoothed[INDEX["sad"]] == pytest.approx(np.exp(-1))
+    assert shown.smoothed[INDEX["happy"]] == pytest.approx(1 - np.exp(-1))
+
+
+def test_each_expression_has_its_own_threshold() -> None:
+    thresholds = tuple(0.7 if name == "disgust" else 0.4 for name in EXPRESSIONS)
+    for name, label in (("disgust", UNCERTAIN), ("happy", "happy")):
+        shown = Smoother(SmoothingSettings(0.25, 0.1, thresholds)).update(
+            array(peaked(name, 0.6)), 0
+        )
+        assert (shown.top, shown.label) == (name, label)
