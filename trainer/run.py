@@ -150,7 +150,8 @@ def train_phase(config: TrainConfig, name: str | None, *, export_best: bool = Fa
     if export_best:
         if trainer.progress.best_epoch < 0:
             raise UserError(f"{folder} has finished no epoch yet; train it first")
-        bundle = folder / f"epoch{trainer.progress.best_epoch + 1}" / "bundle"
+        name_so_far = f"{folder.name}-epoch{trainer.progress.best_epoch + 1}"
+        bundle = folder / name_so_far / "bundle"
     else:
         if trainer.progress.step:
             print(f"resuming {folder} at step {trainer.progress.step} of {trainer.total_steps}")
