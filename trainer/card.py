@@ -33,7 +33,8 @@ def model_card(info: BundleInfo) -> str:
         + ("from ImageNet weights" if config["model"]["pretrained"] else "trained from scratch"),
         f"- Input: {info.input.size}×{info.input.size} {info.input.colour}, "
         f"CLAHE {'on' if info.input.clahe else 'off'}",
-        f"- Phase `{info.provenance.phase}`, {config['optim']['epochs']} epochs, "
+        f"- Phase `{info.provenance.phase}`, epoch {info.provenance.detail['epoch']} of "
+        f"{config['optim']['epochs']} declared (best on `calib`), "
         f"seed {info.provenance.seed}, commit `{info.provenance.commit}`",
         f"- Confidences: softmax at temperature {info.temperature:.3f}, "
         f"{info.provenance.detail['temperature']}; 'uncertain' under {info.abstain_threshold:g}",

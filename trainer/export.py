@@ -97,7 +97,6 @@ def export_run(
                 "manifest_sha256": manifest.sha256,
                 "protocol": config.protocol,
                 "precision": "fp32",
-                "epoch": int(about["epoch"]) + 1,
                 "nll_before_temperature": measure(logits, truth, 1.0).nll,
                 "ece_before_temperature": measure(logits, truth, 1.0).ece,
                 **measure(logits, truth, temperature).to_json(),
@@ -125,6 +124,7 @@ def export_run(
                 manifests={"train": manifest.sha256},
                 detail={
                     "rows": {split: int((splits == split).sum()) for split in ("train", "calib")},
+                    "epoch": int(about["epoch"]) + 1,
                     "temperature": told,
                     "sources": sorted({row.source for row in manifest.rows}),
                     "config": config.model_dump(mode="json"),
