@@ -31,8 +31,8 @@ class NormalisedClassifier(nn.Module):
 def _start_undecided(network: nn.Module) -> None:
     """Small classifier weights, so that an untrained network says nothing with confidence.
 
-    timm scales a MobileNet's classifier by its number of outputs; with seven of them that gave
-    gradient norms near 90 and a loss over ln 7 for most of an epoch.
+    timm scales a MobileNet's classifier by its number of outputs; with seven of them training
+    begins with confident nonsense and huge gradients.
     """
     classifier = network.get_classifier()
     nn.init.normal_(classifier.weight, std=0.01)
