@@ -1,6 +1,7 @@
 """The choice by measurement: its rule, its fall-backs, its memory."""
 
 import json
+import logging
 import math
 import subprocess
 import sys
@@ -121,6 +122,8 @@ def test_one_session_stays_open_and_every_attempt_is_recorded(
 def test_altered_weights_fall_back_to_the_float_with_the_reason(
     bundle: Bundle, opened: list[Session], caplog: pytest.LogCaptureFixture
 ) -> None:
+    # A library another test imported into this process may have quietened all logging.
+    caplog.set_level(logging.WARNING, logger=choose_module.log.name)
     altered = with_int8(bundle, scale=0.5)
     chosen = choose(altered, threads=1)
     assert chosen.artifact.file == "student.onnx"
