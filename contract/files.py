@@ -29,7 +29,7 @@ def write_atomic(path: Path, write: Callable[[IO[bytes]], object]) -> None:
             os.fsync(stream.fileno())
         Path(name).chmod(0o644)
         Path(name).replace(path)
-    except BaseException:
+    except BaseException:  # Ctrl-C too must not leave the temporary file; it is raised again
         Path(name).unlink(missing_ok=True)
         raise
 

@@ -18,7 +18,7 @@ from contract.faces import FaceInput, prepare_face, read_image
 from contract.manifest import Manifest, Row
 
 RANGES_ROWS = 1500
-"""Enough for the temperature, which is fitted on them too: on 512 it was off by a tenth."""
+"""Far more than ranges need: the temperature is fitted on them too."""
 LEAST_ROWS = 100
 """Half of them are left for the gate, where one row is then two points of accuracy."""
 
