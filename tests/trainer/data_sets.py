@@ -10,7 +10,7 @@ import cv2
 import numpy as np
 from numpy.typing import NDArray
 
-from trainer.data.importers import FERPLUS_COLUMNS
+from trainer.data.importers.ferplus import FERPLUS_COLUMNS
 
 FOLDER = {"Training": "FER2013Train", "PublicTest": "FER2013Valid", "PrivateTest": "FER2013Test"}
 HAPPY = (0, 8, 1, 0, 0, 0, 0, 0, 1, 0)

@@ -9,7 +9,7 @@ import pytest
 from contract.errors import UserError
 from contract.manifest import Manifest, read_manifest
 from tests.trainer.data_sets import muxspace
-from trainer.data.importers import import_muxspace
+from trainer.data.importers.muxspace import import_muxspace
 
 PEOPLE = [f"Person_{chr(65 + n // 26)}{chr(97 + n % 26)}" for n in range(60)]
 

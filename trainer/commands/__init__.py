@@ -1,0 +1,1 @@
+"""The subcommands of `fer-trainer`, one file each, loaded when called."""
