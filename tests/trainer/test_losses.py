@@ -1,4 +1,10 @@
-"""Losses against values worked out by hand and by SciPy."""
+"""Losses against values worked out by hand and by SciPy; golden_losses.json holds a row of each."""
+
+import inspect
+import json
+from collections.abc import Callable
+from types import ModuleType
+from typing import Any
 
 import numpy as np
 import pytest
@@ -8,7 +14,11 @@ from hypothesis import strategies as st
 from scipy.special import log_softmax, softmax
 
 from contract.expressions import INDEX
+from tests.trainer.make_golden_losses import FILE, rows
+from trainer.losses import distill, feature, margin
 from trainer.losses.distill import soft_cross_entropy, vote_targets
+
+Row = dict[str, Any]
 
 # angry, disgust, fear, happy, sad, surprise, neutral
 LABEL = INDEX["neutral"]
@@ -86,3 +96,68 @@ def test_cross_entropy_of_half_precision_logits_is_computed_in_float32() -> None
     loss = soft_cross_entropy(logits, torch.tensor([[0.0, 1.0]]))
     assert loss.dtype == torch.float32
     assert float(loss) == pytest.approx(60000, rel=1e-3)
+
+
+def _public(module: ModuleType) -> dict[str, Callable[..., Any]]:
+    functions = inspect.getmembers(module, inspect.isfunction)
+    return {
+        name: function
+        for name, function in functions
+        if function.__module__ == module.__name__ and not name.startswith("_")
+    }
+
+
+LOSSES = _public(distill) | _public(feature) | _public(margin)
+FILED: list[Row] = json.loads(FILE.read_text(encoding="utf-8"))
+FILED_IDS = [f"{row['loss']}-{i}" for i, row in enumerate(FILED)]
+
+
+def tensors(row: Row, dtype: torch.dtype) -> dict[str, torch.Tensor]:
+    return {
+        name: torch.tensor(value, dtype=torch.int64 if name == "labels" else dtype)
+        for name, value in row["inputs"].items()
+    }
+
+
+def computed(row: Row, inputs: dict[str, torch.Tensor]) -> list[torch.Tensor]:
+    made = LOSSES[row["loss"]](**inputs, **row["parameters"])
+    return list(made) if isinstance(made, tuple) else [made]
+
+
+def test_the_golden_file_is_what_its_script_makes() -> None:
+    made: list[Row] = json.loads(json.dumps(rows()))
+    assert len(made) == len(FILED)
+    for row, filed in zip(made, FILED, strict=True):
+        for key in ("loss", "parameters"):
+            assert row[key] == filed[key]
+        assert row["inputs"].keys() == filed["inputs"].keys()
+        for name, value in row["inputs"].items():
+            np.testing.assert_allclose(value, filed["inputs"][name], rtol=1e-9)
+        # Not to the last bit: another SciPy may round otherwise.
+        np.testing.assert_allclose(row["expected"], filed["expected"], rtol=1e-8, atol=1e-12)
+
+
+def test_every_loss_has_a_golden_row() -> None:
+    by_hand_above = {"vote_targets", "soft_cross_entropy"}
+    assert LOSSES.keys() == {row["loss"] for row in FILED} | by_hand_above
+
+
+@pytest.mark.parametrize("row", FILED, ids=FILED_IDS)
+@pytest.mark.parametrize("dtype", [torch.float32, torch.float64], ids=["float32", "float64"])
+def test_losses_are_the_golden_ones(row: Row, dtype: torch.dtype) -> None:
+    made = computed(row, tensors(row, dtype))
+    expected = row["expected"] if len(made) > 1 else [row["expected"]]
+    for part, golden in zip(made, expected, strict=True):
+        torch.testing.assert_close(part, torch.tensor(golden), rtol=2e-5, atol=2e-6)
+
+
+@pytest.mark.parametrize("row", FILED, ids=FILED_IDS)
+@pytest.mark.parametrize("dtype", [torch.float16, torch.bfloat16], ids=["float16", "bfloat16"])
+def test_half_precision_inputs_are_computed_in_float32(row: Row, dtype: torch.dtype) -> None:
+    halves = tensors(row, dtype)
+    full = {k: v.float() if v.is_floating_point() else v for k, v in halves.items()}
+    with torch.autocast("cpu", dtype=torch.bfloat16):
+        made = computed(row, halves)
+    for part, expected in zip(made, computed(row, full), strict=True):
+        assert part.dtype == torch.float32
+        assert torch.equal(part, expected)
