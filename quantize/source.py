@@ -11,15 +11,19 @@ def _is_float(bundle: Bundle) -> bool:
     return all(artifact.precision != "int8" for artifact in bundle.info.artifacts)
 
 
+def _is_teacher(bundle: Bundle) -> bool:
+    return bundle.info.provenance.phase.startswith("teacher_")
+
+
 def newest_float_bundle(runs: Path) -> Bundle:
-    """The float bundle written last under `runs`, as the trainer leaves them.
+    """The float bundle written last under `runs`, as the trainer leaves them, teachers aside.
 
     Raises `UserError` if there is none, or if one that is newer is damaged.
     """
     files = sorted(runs.glob(f"**/bundle/{BUNDLE_FILE}"), key=lambda file: file.stat().st_mtime)
     for file in reversed(files):
         bundle = open_bundle(file.parent)
-        if _is_float(bundle):
+        if _is_float(bundle) and not _is_teacher(bundle):
             return bundle
     raise UserError(
         f"no float bundle under {runs}/; train one with fer-trainer --phase student_ce, "

@@ -1,26 +1,36 @@
 """Checkpoints: one safetensors file, replaced in one rename, never pickled."""
 
 import json
-from dataclasses import asdict, dataclass
+from dataclasses import asdict, dataclass, field
 from pathlib import Path
 from typing import Any
 
 import torch
+from pydantic import ValidationError
 from safetensors import SafetensorError, safe_open
 from safetensors.torch import save
 from torch import Tensor
 
 from contract.errors import UserError
-from contract.files import write_atomic
+from contract.files import sha256_file, write_atomic
+from trainer.backbones import NormalisedClassifier, build
+from trainer.config import TrainConfig
 
 
 @dataclass(frozen=True)
 class Progress:
-    """Where training stands: optimiser steps done, and the best epoch so far."""
+    """Where training stands: optimiser steps done, and the best epoch so far.
+
+    `parts` is into how many pieces a batch is divided since memory ran out. `sums` are the sums
+    of the unfinished epoch that its line of history is made of, `seconds` the time it took so far.
+    """
 
     step: int = 0
     best_epoch: int = -1
     best_nll: float = float("inf")
+    parts: int = 1
+    sums: dict[str, float] = field(default_factory=dict)
+    seconds: float = 0.0
 
 
 def _flatten(state: dict[str, Any], prefix: str) -> dict[str, Tensor]:
@@ -102,7 +112,60 @@ def save_weights(file: Path, model: torch.nn.Module, about: dict[str, str]) -> N
 
 
 def load_weights(file: Path, model: torch.nn.Module) -> dict[str, str]:
-    """Load `save_weights`' file into a model; returns the strings about it."""
+    """Load `save_weights`' file into a model; returns the strings about it.
+
+    Raises `UserError` for a damaged file or one of another network.
+    """
     tensors, about = _read(file)
-    model.load_state_dict(tensors)
+    try:
+        model.load_state_dict(tensors)
+    except RuntimeError as error:
+        raise UserError(
+            f"{file}: holds another network ({str(error).splitlines()[-1].strip()}); "
+            "use the model settings it was trained with"
+        ) from None
     return about
+
+
+@dataclass(frozen=True)
+class Trained:
+    """A trained network ready to answer (in eval mode, on the CPU) and where it comes from.
+
+    `about` has the strings saved with the weights: epoch, commit, manifest_sha256, config.
+    """
+
+    model: NormalisedClassifier
+    config: TrainConfig
+    about: dict[str, str]
+    file: Path
+    sha256: str
+
+
+def open_trained(path: Path) -> Trained:
+    """The best epoch of a run folder, or the weights of a .safetensors file.
+
+    Raises `UserError` where there is none, or it does not say how it was configured.
+    """
+    file = path / "checkpoints" / "best.safetensors" if path.is_dir() else path
+    if not file.is_file():
+        raise UserError(
+            f"{path}: no checkpoint at {file}; name a run folder or a .safetensors file of weights"
+        )
+    _, about = _read(file)
+    settings = about.get("config")
+    if settings is None:
+        raise UserError(
+            f"{file}: does not say how it was configured; "
+            "name a best.safetensors that fer-trainer wrote"
+        )
+    try:
+        config = TrainConfig.model_validate_json(settings)
+    except ValidationError:
+        raise UserError(
+            f"{file}: was configured by another version of the trainer; train it again"
+        ) from None
+    untrained = config.model.model_copy(update={"pretrained": False})
+    channels = config.input.channels
+    model = build(untrained, config.input, [0.0] * channels, [1.0] * channels)
+    load_weights(file, model)
+    return Trained(model.eval(), config, about, file, sha256_file(file))

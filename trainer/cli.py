@@ -1,13 +1,24 @@
-"""`fer-trainer`: data import, and phases."""
+"""`fer-trainer`: phases, and the commands around them."""
 
 import argparse
 import json
 import sys
+from importlib import import_module
 from importlib.util import find_spec
 from pathlib import Path
 
 from contract.command import Parser, run_command
-from contract.errors import UserError
+from contract.errors import UserError, nearest
+
+COMMANDS = {
+    "data": "import, clean, validate, split, merge or count data",
+    "ensemble": "weigh teachers against each other",
+    "softlabels": "write down what an ensemble says of every training face",
+    "evaluate": "measure checkpoints and bundles on manifests",
+    "compare": "runs side by side, with paired tests",
+    "inspect": "where a checkpoint, a run or a bundle comes from",
+}
+"""Sub-commands, each `main(arguments)` of `trainer/commands/<name>.py`, and what they are for."""
 
 
 def _need_extra() -> None:
@@ -21,8 +32,10 @@ def _need_extra() -> None:
 def _parser() -> argparse.ArgumentParser:
     parser = Parser(
         prog="fer-trainer",
-        description="Train a student by phase, or prepare data for it.",
-        epilog="fer-trainer data import ferplus FOLDER --out data/ferplus",
+        description="Train a teacher or a student by phase. The first word may be a command "
+        "instead, with a --help of its own:\n"
+        + "\n".join(f"  {name:<11} {what}" for name, what in COMMANDS.items()),
+        formatter_class=argparse.RawDescriptionHelpFormatter,
     )
     parser.add_argument("--phase", required=True, help="a phase's name or its TOML file")
     parser.add_argument(
@@ -36,6 +49,10 @@ def _parser() -> argparse.ArgumentParser:
     parser.add_argument("--epochs", type=int, help="passes over the training rows")
     parser.add_argument("--batch-size", type=int, help="images per forward pass")
     parser.add_argument("--accum-steps", type=int, help="forward passes per optimiser step")
+    parser.add_argument("--image-size", type=int, help="side of the network's input in pixels")
+    parser.add_argument("--softlabels", type=Path, help="folder made by fer-trainer softlabels")
+    parser.add_argument("--start-from", type=Path, help="a run folder or weights to start from")
+    parser.add_argument("--amp", choices=("auto", "off", "bf16", "fp16"), help="mixed precision")
     parser.add_argument("--device", help="auto, cpu, cuda or cuda:N")
     parser.add_argument(
         "--set", action="append", default=[], metavar="KEY=VALUE",
@@ -44,39 +61,13 @@ def _parser() -> argparse.ArgumentParser:
     return parser
 
 
-def _data_parser() -> argparse.ArgumentParser:
-    parser = Parser(prog="fer-trainer data")
-    commands = parser.add_subparsers(required=True, metavar="COMMAND")
-    add = commands.add_parser("import", help="a data set in its own layout → manifests")
-    add.add_argument("data_set", choices=("ferplus", "muxspace"))
-    add.add_argument("source", type=Path, help="the folder the data set came in")
-    add.add_argument("--out", type=Path, help="where to write (default: data/NAME)")
-    add.add_argument("--seed", type=int, default=1337, help="seed of the splits")
-    return parser
-
-
-def _data(arguments: list[str]) -> int:
-    from trainer.data.importers import IMPORTERS
-
-    given = _data_parser().parse_args(arguments)
-    if not given.source.is_dir():
-        raise UserError(f"{given.source} is not a folder; name the one that holds the data set")
-    out = given.out or Path("data") / given.data_set
-    reports = IMPORTERS[given.data_set](source=given.source, out=out, seed=given.seed)
-    for name, report in reports.items():
-        rows = "  ".join(f"{split} {count}" for split, count in report["rows"].items())
-        print(f"{name}: {rows}")
-        for reason, count in report["dropped"].items():
-            print(f"  dropped {count}: {reason}")
-    print(f"manifests under {out}")
-    return 0
-
-
 def _overrides(given: argparse.Namespace) -> list[str]:
     flags = {
         "manifest": given.manifest, "out": given.out, "seed": given.seed,
         "optim.epochs": given.epochs, "optim.batch_size": given.batch_size,
-        "optim.accum_steps": given.accum_steps, "device": given.device,
+        "optim.accum_steps": given.accum_steps, "optim.amp": given.amp,
+        "input.size": given.image_size, "distill.softlabels": given.softlabels,
+        "start.checkpoint": given.start_from, "device": given.device,
     }  # fmt: skip
     named = [
         f"{key}={value if isinstance(value, int) else json.dumps(str(value))}"
@@ -90,14 +81,25 @@ def main() -> int:
     """The command. Returns the exit code; raises `UserError`."""
     _need_extra()
     arguments = sys.argv[1:]
-    if arguments[:1] == ["data"]:
-        return _data(arguments[1:])
+    if arguments and arguments[0] in COMMANDS:
+        command = import_module(f"trainer.commands.{arguments[0]}")
+        code: int = command.main(arguments[1:])
+        return code
+    if arguments and not arguments[0].startswith("-"):
+        raise UserError(
+            f"fer-trainer {arguments[0]}: no such command{nearest(arguments[0], COMMANDS)} "
+            f"(one of {' '.join(COMMANDS)}, or --phase NAME)"
+        )
     given = _parser().parse_args(arguments)
-    from trainer.config import load_phase
+    from trainer.phase_files import load_phase
 
     config = load_phase(given.phase, _overrides(given))
     from trainer.run import train_phase  # after the config, so that its mistakes show at once
 
+    if given.phase == "finetune" and config.start.checkpoint is None:
+        raise UserError(
+            "phase finetune needs weights to start from: --start-from RUN_OR_CHECKPOINT"
+        )
     train_phase(config, given.name, export_best=given.export_best)
     return 0
 

@@ -1,28 +1,46 @@
-"""What a phase declares: TOML files that extend each other, read into checked models."""
+"""What a phase declares, as checked models. `phase_files.py` reads them from TOML."""
 
-import tomllib
 from pathlib import Path
-from typing import Any, Literal
+from typing import Annotated, Literal
 
-from pydantic import BaseModel, ConfigDict, Field, ValidationError
+from pydantic import BaseModel, ConfigDict, Field, model_validator
 
-from contract.errors import UserError, nearest
+from contract.expressions import EXPRESSIONS
 from contract.faces import FaceInput
-from contract.validation import explain
-
-PHASES = Path(__file__).parent / "phases"
 
 
 class _Section(BaseModel):
     model_config = ConfigDict(extra="forbid", frozen=True)
 
 
+class ArcFaceConfig(_Section):
+    """A cosine classifier trained with an angular margin (Deng et al., 1801.07698)."""
+
+    margin: float = Field(0.35, ge=0, lt=1.6, description="Largest margin m, in radians.")
+    scale: float = Field(30.0, gt=0, description="Scale s of the cosines.")
+    easy_margin: bool = Field(
+        False, description="Apply the margin only where the angle is below a right one."
+    )
+    warmup_epochs: float = Field(5.0, ge=0, description="Epochs with m = 0, the same head.")
+    ramp_epochs: float = Field(5.0, ge=0, description="Epochs in which m then rises linearly.")
+
+
 class ModelConfig(_Section):
     """The network."""
 
     backbone: str = Field("mobilenetv3_large_100", description="A timm model name.")
-    stem_stride: Literal[1, 2] = Field(
-        2, description="Stride of the first convolution; 1 keeps small faces from vanishing."
+    stem_stride: Literal["auto", 1, 2, 4] = Field(
+        "auto",
+        description="Stride of the first convolution; auto halves it for inputs of 80 px or less, "
+        "which keeps small faces from vanishing.",
+    )
+    arcface: ArcFaceConfig | None = Field(
+        None, description="Classify by cosines with an angular margin in training."
+    )
+    checkpoint_blocks: tuple[str, ...] = Field(
+        (),
+        description="Modules whose activations are computed again in the backward pass instead of "
+        "kept, such as blocks.0 or layer1.",
     )
     pretrained: bool = Field(False, description="Start from timm's ImageNet weights (downloads).")
     dropout: float = Field(0.2, ge=0, lt=1, description="Dropout before the classifier.")
@@ -56,6 +74,70 @@ class AugmentConfig(_Section):
     erase: float = Field(0.15, ge=0, le=1, description="Probability of a covered rectangle.")
 
 
+class DistillConfig(_Section):
+    """What the student learns from softlabels; the weights of the terms of its loss."""
+
+    method: Literal["none", "kd", "dkd"] = Field(
+        "none",
+        description="kd: (1 − α) CE + α KD. dkd: (1 − α) CE + α TCKD + β NCKD. Softened terms "
+        "carry T².",
+    )
+    softlabels: Path = Field(
+        Path("softlabels/ensemble"), description="Folder made by fer-trainer softlabels."
+    )
+    views: Literal["seen", "clean"] = Field(
+        "seen",
+        description="seen: the student gets the very views the teachers saw. clean: fresh views, "
+        "and the teachers' answer to the unchanged image.",
+    )
+    temperature: float = Field(2.0, gt=0, description="T of the softened terms.")
+    temperature_by_epoch: tuple[Annotated[float, Field(gt=0)], ...] = Field(
+        (), description="T of the first epochs, one value each; `temperature` afterwards."
+    )
+    alpha: float = Field(0.5, ge=0, le=1, description="α: weight of KD, or of TCKD.")
+    alpha_by_epoch: tuple[Annotated[float, Field(ge=0, le=1)], ...] = Field(
+        (), description="α of the first epochs, one value each; `alpha` afterwards."
+    )
+    class_alpha: dict[str, Annotated[float, Field(ge=0, le=1)]] = Field(
+        default_factory=dict, description="α of rows of these expressions, instead of `alpha`."
+    )
+    beta: float = Field(4.0, ge=0, description="β: weight of NCKD.")
+    ce_weight: float | None = Field(
+        None, ge=0, description="Weight of CE instead of 1 − α; DKD's official code has 1."
+    )
+    warmup_epochs: float = Field(
+        0.0, ge=0, description="Epochs in which the softened terms rise linearly from 0."
+    )
+    focal_weight: float = Field(0.0, ge=0, description="λ of an added focal cross-entropy.")
+    focal_gamma: float = Field(1.5, ge=0, description="γ of the focal weight (1 − p)^γ.")
+    focal_nckd: bool = Field(False, description="Weight NCKD by the focal weight as well.")
+    standardise: bool = Field(
+        False, description="Standardise logits before softening (Sun et al., 2403.01427)."
+    )
+    attention_weight: float = Field(
+        0.0, ge=0, description="λ of attention transfer; needs softlabels with features."
+    )
+    similarity_weight: float = Field(
+        0.0, ge=0, description="Weight of similarity preservation; needs features as well."
+    )
+
+    @model_validator(mode="after")
+    def _fits_together(self) -> "DistillConfig":
+        for name in self.class_alpha:
+            if name not in EXPRESSIONS:
+                raise ValueError(f"class_alpha names '{name}'; it takes {' '.join(EXPRESSIONS)}")
+        if self.views == "clean" and (self.attention_weight or self.similarity_weight):
+            raise ValueError('features are stored of seen views alone; use views = "seen"')
+        return self
+
+
+class StartConfig(_Section):
+    """Weights to start from instead of random ones. Network and input are then theirs."""
+
+    phase: str = Field("", description="The best epoch of this phase's run with the same seed.")
+    checkpoint: Path | None = Field(None, description="A run folder or a weights file.")
+
+
 class SizeStep(_Section):
     """One step of progressive resizing."""
 
@@ -74,6 +156,13 @@ class OptimConfig(_Section):
     weight_decay: float = Field(0.05, ge=0, description="Not applied to biases and norms.")
     warmup_epochs: float = Field(2.0, ge=0, description="Linear warm-up, in epochs.")
     clip_norm: float = Field(5.0, gt=0, description="Largest gradient norm.")
+    loss_guard: float = Field(
+        0.0, ge=0, description="Skip a step whose loss is above this; 0 turns the guard off."
+    )
+    loss_guard_epochs: int = Field(2, ge=0, description="The guard ends after so many epochs.")
+    patience: int = Field(
+        0, ge=0, description="Stop after so many epochs without a better one; 0 never stops early."
+    )
     ema_decay: float = Field(0.9995, ge=0, lt=1, description="Averaging of weights per step.")
     balance_power: float = Field(
         0.0, ge=0, le=1, description="Rows are drawn ∝ class count^-power; 0 draws each row once."
@@ -104,75 +193,13 @@ class TrainConfig(_Section):
         description="torch.compile the network: slow to start, then faster; needs a C++ compiler.",
     )
     checkpoint_every_s: float = Field(120.0, gt=0, description="Seconds between checkpoints.")
+    deterministic: bool = Field(
+        False, description="Use deterministic algorithms on a GPU too; a CPU always does."
+    )
+    start: StartConfig = Field(StartConfig(), description="Where weights come from.")
     input: FaceInput = Field(description="What the model sees; goes into the bundle.")
     model: ModelConfig = Field(ModelConfig(), description="The network.")
     target: TargetConfig = Field(TargetConfig(), description="The targets.")
+    distill: DistillConfig = Field(DistillConfig(), description="Softlabels and their loss.")
     augment: AugmentConfig = Field(AugmentConfig(), description="Augmentation.")
     optim: OptimConfig = Field(OptimConfig(), description="Optimiser and schedule.")
-
-
-def phase_names() -> list[str]:
-    """Names of the phases that ship with the trainer; those with a leading `_` are bases."""
-    return sorted(p.stem for p in PHASES.glob("*.toml") if not p.stem.startswith("_"))
-
-
-def _merge(base: dict[str, Any], over: dict[str, Any]) -> dict[str, Any]:
-    merged = dict(base)
-    for key, value in over.items():
-        both = isinstance(value, dict) and isinstance(merged.get(key), dict)
-        merged[key] = _merge(merged[key], value) if both else value
-    return merged
-
-
-def _read(file: Path, seen: tuple[Path, ...] = ()) -> dict[str, Any]:
-    if file in seen:
-        raise UserError(f"{file} extends itself; remove the circle of 'extends'")
-    try:
-        content = tomllib.loads(file.read_text(encoding="utf-8"))
-    except FileNotFoundError:
-        raise UserError(f"{seen[-1] if seen else 'phase'}: no phase file at {file}") from None
-    except (tomllib.TOMLDecodeError, UnicodeDecodeError) as error:
-        raise UserError(f"{file}: not valid TOML: {error}") from None
-    parent = content.pop("extends", None)
-    if parent is None:
-        return content
-    near = file.parent / f"{parent}.toml"
-    base = near if near.is_file() else PHASES / f"{parent}.toml"
-    return _merge(_read(base, (*seen, file)), content)
-
-
-def override(content: dict[str, Any], assignment: str) -> None:
-    """Apply `key.sub=value` (a TOML value, or a bare word) to `content`, in place."""
-    key, equals, text = assignment.partition("=")
-    if not equals or not key:
-        raise UserError(f"--set {assignment}: write it as key=value, such as optim.epochs=3")
-    try:
-        value = tomllib.loads(f"v = {text}")["v"]
-    except tomllib.TOMLDecodeError:
-        value = text
-    *path, last = key.split(".")
-    for part in path:
-        content = content.setdefault(part, {})
-        if not isinstance(content, dict):
-            raise UserError(f"--set {assignment}: '{part}' is not a section")
-    content[last] = value
-
-
-def load_phase(phase: str, overrides: list[str]) -> TrainConfig:
-    """A phase by name or by its TOML file, with `key=value` overrides, checked.
-
-    Raises `UserError` for an unknown phase or key (suggesting the nearest) or a wrong value.
-    """
-    file = Path(phase) if phase.endswith(".toml") else PHASES / f"{phase}.toml"
-    if not file.is_file():
-        known = phase_names()
-        raise UserError(
-            f"--phase {phase}: no such phase{nearest(phase, known)} (one of {' '.join(known)})"
-        )
-    content = _merge({"phase": file.stem}, _read(file))
-    for assignment in overrides:
-        override(content, assignment)
-    try:
-        return TrainConfig.model_validate(content)
-    except ValidationError as error:
-        raise explain(error, TrainConfig, f"phase {file.stem}") from None

@@ -8,6 +8,7 @@ import torch
 
 from contract.errors import UserError
 from trainer.config import TrainConfig
+from trainer.distributed import launched, local_rank
 
 
 @dataclass(frozen=True)
@@ -35,12 +36,20 @@ def pick_device(config: TrainConfig) -> Device:
     name = config.device
     if name == "auto":
         name = "cuda" if torch.cuda.is_available() else "cpu"
+    if name == "cuda" and launched():
+        name = f"cuda:{local_rank()}"
     kind = name.partition(":")[0]
     if kind not in ("cpu", "cuda"):
         raise UserError(f"device '{name}': use auto, cpu, cuda or cuda:N")
     if kind == "cuda" and not torch.cuda.is_available():
         raise UserError(f"device '{name}': this machine has no usable CUDA GPU; use --device cpu")
-    torch.set_num_threads(config.threads or os.cpu_count() or 1)
+    if kind == "cuda":
+        torch.cuda.set_device(name if ":" in name else 0)
+    if config.deterministic:
+        os.environ.setdefault("CUBLAS_WORKSPACE_CONFIG", ":4096:8")
+        torch.use_deterministic_algorithms(True)
+    shared = int(os.environ.get("LOCAL_WORLD_SIZE", "1"))
+    torch.set_num_threads(config.threads or max(1, (os.cpu_count() or 1) // shared))
     dtypes = {"off": None, "bf16": torch.bfloat16, "fp16": torch.float16}
     auto = torch.float16 if kind == "cuda" else None
     return Device(name, kind, auto if config.optim.amp == "auto" else dtypes[config.optim.amp])

@@ -1,92 +1,46 @@
 """The training loop: generic over a task that owns its loss, resumable after any kill.
 
 All randomness of a step (rows drawn, augmentation, dropout) is derived from the seed and the number
-of the step, so a resumed run does what the uninterrupted one would have done.
+of the step, so a resumed run does what the uninterrupted one would have done. The rows of a step
+are divided into pieces, and the pieces dealt to the processes: N processes that accumulate over A
+pieces do what one does that accumulates over N·A.
 """
 
-import hashlib
-import json
+import contextlib
 import math
 import time
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass, replace
 from pathlib import Path
-from typing import Protocol
 
 import numpy as np
 import torch
 from timm.utils import ModelEmaV3
 from torch import Tensor, nn
+from torch.nn.parallel import DistributedDataParallel
 from tqdm import tqdm
 
 from contract import metrics
-from contract.files import write_text_atomic
+from contract.errors import UserError
 from trainer.checkpoint import Progress, load_training, save_training, save_weights
-from trainer.config import OptimConfig, TrainConfig
-from trainer.data.augment import augment
+from trainer.config import TrainConfig
+from trainer.data.augment import augment, draw, seed_of
 from trainer.device import Device
-
-
-class Task(Protocol):
-    """What is learnt: owns targets and loss."""
-
-    def loss(self, model: nn.Module, images: Tensor, rows: Tensor) -> Tensor:
-        """Scalar loss of augmented `images` (`N×C×H×W`, 0…255) of training rows `rows`."""
-        ...
+from trainer.distributed import SequentialBatchNorm, is_main, rank, summed, world
+from trainer.history import History, peak_memory_mb
+from trainer.predict import predict
+from trainer.schedules import epoch_order, learning_rate, training_size
+from trainer.tasks import Batch, Task
 
 
 @dataclass(frozen=True)
 class Data:
-    """Faces on the device: training rows, and the rows that choose the best epoch."""
+    """Faces `N×H×W×C` (uint8; mapped from disk, or on the device), labels `N`, rows by split."""
 
     faces: Tensor
     labels: Tensor
-    calib_faces: Tensor
-    calib_labels: Tensor
-
-
-def _seed(*parts: int) -> int:
-    digest = hashlib.sha256(repr(parts).encode()).digest()
-    return int.from_bytes(digest[:8], "big") >> 1
-
-
-def learning_rate(config: OptimConfig, step: int, steps_per_epoch: int) -> float:
-    """Linear warm-up, then a half cosine from `lr` to `min_lr` (Loshchilov & Hutter, 2017)."""
-    total = config.epochs * steps_per_epoch
-    warm = min(config.warmup_epochs * steps_per_epoch, total - 1)
-    if step < warm:
-        return config.lr * (step + 1) / warm
-    share = (step - warm) / max(1, total - warm)
-    return config.min_lr + (config.lr - config.min_lr) * 0.5 * (1 + math.cos(math.pi * share))
-
-
-def training_size(config: TrainConfig, share: float) -> int:
-    """Side of the training images once `share` of the training is done."""
-    for part in config.optim.size_schedule:
-        if share < part.until:
-            return part.size
-    return config.input.size
-
-
-def epoch_order(labels: Tensor, power: float, seed: int, epoch: int) -> Tensor:
-    """Rows of one epoch in order: each once, or drawn ∝ class count^-power; new every epoch."""
-    generator = torch.Generator().manual_seed(_seed(seed, epoch))
-    count = len(labels)
-    if power == 0:
-        return torch.randperm(count, generator=generator)
-    frequency = torch.bincount(labels.cpu()).clamp(min=1).double() ** -power
-    return torch.multinomial(frequency[labels.cpu()], count, True, generator=generator)
-
-
-def predict(model: nn.Module, faces: Tensor, batch: int = 256) -> Tensor:
-    """Logits `N×7` (float32, CPU) of uint8 faces `N×H×W×C`, without augmentation."""
-    model.eval()
-    with torch.inference_mode():
-        parts = [
-            model(part.permute(0, 3, 1, 2).float().contiguous(memory_format=torch.channels_last))
-            for part in faces.split(batch)
-        ]
-    return torch.cat(parts).float().cpu()
+    train: Tensor
+    calib: Tensor
 
 
 def _decay_groups(model: nn.Module, decay: float) -> list[dict[str, object]]:
@@ -95,46 +49,33 @@ def _decay_groups(model: nn.Module, decay: float) -> list[dict[str, object]]:
     return [{"params": weights, "weight_decay": decay}, {"params": rest, "weight_decay": 0.0}]
 
 
-class History:
-    """history.jsonl: one line an epoch; lines past a resume point are dropped."""
-
-    def __init__(self, file: Path) -> None:
-        self._file = file
-
-    def lines(self) -> list[dict[str, float]]:
-        """The epochs so far."""
-        if not self._file.is_file():
-            return []
-        return [json.loads(line) for line in self._file.read_text().splitlines()]
-
-    def add(self, epoch: int, values: dict[str, float]) -> None:
-        """Append an epoch, replacing any line of the same or a later one."""
-        kept = [line for line in self.lines() if line["epoch"] < epoch]
-        text = "".join(json.dumps(line) + "\n" for line in [*kept, {"epoch": epoch, **values}])
-        write_text_atomic(self._file, text)
-
-
 class Trainer:
-    """One run of the loop in a run folder."""
+    """One run of the loop in a run folder. `about` goes into every file of weights."""
 
     def __init__(
         self, config: TrainConfig, folder: Path, model: nn.Module, task: Task, data: Data,
-        device: Device, clock: Callable[[], float] = time.monotonic,
+        device: Device, about: dict[str, str] | None = None,
+        clock: Callable[[], float] = time.monotonic,
     ) -> None:  # fmt: skip
         self.config, self.folder, self.task, self.data = config, folder, task, data
-        self.device, self._clock = device, clock
+        self.device, self._clock, self._about = device, clock, about or {}
         self.model = model.to(device.name, memory_format=torch.channels_last)
+        wrapped = DistributedDataParallel(model, broadcast_buffers=False) if world() > 1 else model
         # Static shapes: a step of progressive resizing compiles anew instead of to slower code.
-        self._network = torch.compile(self.model, dynamic=False) if config.compile else self.model
+        self._network = torch.compile(wrapped, dynamic=False) if config.compile else wrapped
+        self._statistics = SequentialBatchNorm(self.model)
         self.ema = ModelEmaV3(self.model, decay=config.optim.ema_decay, use_warmup=True)
         optim = config.optim
         groups = _decay_groups(self.model, optim.weight_decay)
         self.optimiser = torch.optim.AdamW(groups, lr=optim.lr, fused=True)
         self.scaler = torch.amp.GradScaler(device.kind, enabled=device.amp_dtype == torch.float16)
         self.progress = Progress()
-        self.history = History(folder / "history.jsonl")
-        rows = len(data.faces)
-        self.steps_per_epoch = max(1, rows // (optim.batch_size * optim.accum_steps))
+        self.history = History(folder)
+        self._rows_per_step = optim.batch_size * optim.accum_steps * world()
+        self._train_labels = data.labels[data.train].cpu()
+        whole, tail = divmod(len(data.train), self._rows_per_step)
+        # Batch statistics need two rows a process; a smaller rest waits for another epoch's order.
+        self.steps_per_epoch = max(1, whole + (tail >= 2 * world()))
         self.total_steps = self.steps_per_epoch * optim.epochs
 
     @property
@@ -154,90 +95,198 @@ class Trainer:
             )
 
     def _save(self) -> None:
-        save_training(
-            self._state_file, self.model, self.ema.module, self.optimiser, self.scaler,
-            self.progress,
-        )  # fmt: skip
+        if is_main():
+            save_training(
+                self._state_file, self.model, self.ema.module, self.optimiser, self.scaler,
+                self.progress,
+            )  # fmt: skip
 
-    def _micro_batches(self, order: Tensor, step: int) -> Iterator[tuple[Tensor, Tensor]]:
-        """(images, rows) of the forward passes of one optimiser step."""
-        optim = self.config.optim
+    def _pieces(self, order: Tensor, step: int) -> Iterator[tuple[Batch, float, bool]]:
+        """(batch, share of the step's rows, last?) of this process's forward passes of a step."""
+        optim, seed = self.config.optim, self.config.seed
         size = training_size(self.config, step / self.total_steps)
-        first = (step % self.steps_per_epoch) * optim.batch_size * optim.accum_steps
-        for part in range(optim.accum_steps):
-            begin = first + part * optim.batch_size
-            rows = order[begin : begin + optim.batch_size].to(self.device.name)
-            generator = torch.Generator(self.device.name)
-            generator.manual_seed(_seed(self.config.seed, step, part))
-            torch.manual_seed(_seed(self.config.seed, step, part, 1))
-            images = augment(self.data.faces[rows], size, self.config.augment, generator)
-            yield images.contiguous(memory_format=torch.channels_last), rows
+        epoch, position = divmod(step, self.steps_per_epoch)
+        first = position * self._rows_per_step
+        rows = order[first : first + self._rows_per_step]
+        draws = self.task.draws(rows, epoch)
+        if draws is None:
+            draws = draw(len(rows), seed, step)
+        wanted = min(optim.accum_steps * self.progress.parts * world(), len(rows) // 2)
+        count = max(world(), wanted // world() * world())
+        pieces = list(zip(rows.tensor_split(count), draws.tensor_split(count), strict=True))
+        for number in range(rank(), count, world()):
+            part, drawn = pieces[number]
+            torch.manual_seed(seed_of(seed, step, number, 1))
+            # Faces mapped from disk are gathered there, faces on a GPU there.
+            where = self.data.train[part].to(self.data.faces.device)
+            faces = self.data.faces[where].to(self.device.name, non_blocking=True)
+            images = augment(faces, size, self.config.augment, drawn.to(self.device.name))
+            images = images.contiguous(memory_format=torch.channels_last)
+            batch = Batch(images, part.to(self.device.name), epoch, step / self.steps_per_epoch)
+            yield batch, len(part) / len(rows), number + world() >= count
 
-    def _step(self, order: Tensor, step: int) -> tuple[float, float]:
-        """One optimiser step; returns its loss and gradient norm."""
+    def _gradients(self, order: Tensor, step: int) -> dict[str, Tensor]:
+        """Forward and backward of one step; the loss and its parts, this process's share."""
+        sums: dict[str, Tensor] = {}
+        for batch, share, last in self._pieces(order, step):
+            wait = isinstance(self._network, DistributedDataParallel) and not last
+            with self._network.no_sync() if wait else contextlib.nullcontext():
+                self._statistics.begin()
+                with self.device.autocast():
+                    loss, parts = self.task.loss(self._network, batch)
+                # The processes' gradients are averaged, so each counts the world's size.
+                self.scaler.scale(loss * (share * world())).backward()
+                self._statistics.end()
+            for name, value in {"loss": loss.detach(), **parts}.items():
+                sums[name] = sums.get(name, 0) + value * share
+        return sums
+
+    def _with_back_off(self, order: Tensor, step: int) -> dict[str, Tensor]:
+        """`_gradients`; where memory runs out, again in twice as many pieces."""
+        while True:
+            try:
+                return self._gradients(order, step)
+            except torch.OutOfMemoryError:
+                size = self.config.optim.batch_size // self.progress.parts
+                if world() > 1:
+                    raise UserError(
+                        f"out of memory with {size} images a process; lower optim.batch_size and "
+                        "raise optim.accum_steps by the same factor"
+                    ) from None
+                if size < 4:
+                    raise UserError(
+                        f"out of memory with {size} images at once; use a smaller input.size or "
+                        "model.checkpoint_blocks"
+                    ) from None
+            self.optimiser.zero_grad()
+            if self.device.kind == "cuda":
+                torch.cuda.empty_cache()
+            self.progress = replace(self.progress, parts=2 * self.progress.parts)
+            tqdm.write(f"out of memory: going on with {size // 2} images at once, as many a step")
+
+    def _guarded(self, loss: Tensor, epoch: int) -> bool:
+        """Whether the loss guard forbids this step."""
+        optim = self.config.optim
+        if not optim.loss_guard or epoch >= optim.loss_guard_epochs:
+            return False
+        value = summed([float(loss)], self.device.name)[0]
+        return not value <= optim.loss_guard
+
+    def _step(self, order: Tensor, step: int) -> dict[str, Tensor]:
+        """One optimiser step; what it adds to the epoch's sums."""
         optim = self.config.optim
         for group in self.optimiser.param_groups:
             group["lr"] = learning_rate(optim, step, self.steps_per_epoch)
-        total = 0.0
         self.model.train()
-        for images, rows in self._micro_batches(order, step):
-            with self.device.autocast():
-                loss = self.task.loss(self._network, images, rows) / optim.accum_steps
-            self.scaler.scale(loss).backward()
-            total += float(loss.detach())
+        found = self._with_back_off(order, step)
         self.scaler.unscale_(self.optimiser)
-        norm = float(nn.utils.clip_grad_norm_(self.model.parameters(), optim.clip_norm))
-        if math.isfinite(norm) or self.scaler.is_enabled():  # a scaler skips such a step itself
+        norm = nn.utils.clip_grad_norm_(self.model.parameters(), optim.clip_norm)
+        skip = self._guarded(found["loss"], step // self.steps_per_epoch)
+        finite = math.isfinite(float(norm))
+        if not skip and (finite or self.scaler.is_enabled()):  # a scaler skips those itself
             self.scaler.step(self.optimiser)
         self.scaler.update()
         self.optimiser.zero_grad()
         self.ema.update(self.model, step=step)
-        return total, norm
+        one = torch.ones((), device=norm.device)
+        found["grad_norm_max"] = norm.detach()
+        found["guarded_steps"] = one * skip
+        found["skipped_steps"] = one * (not finite)
+        return found
 
-    def _end_epoch(self, epoch: int, loss: float, norm: float, seconds: float) -> None:
-        logits = predict(self.ema.module, self.data.calib_faces).double().numpy()
-        truth = self.data.calib_labels.cpu().numpy().astype(np.int64)
+    def _calib(self) -> dict[str, float]:
+        rows = self.data.calib.to(self.data.faces.device)
+        faces = self.data.faces[rows]
+        logits = predict(self.ema.module, faces, device=self.device.name).double().numpy()
+        truth = self.data.labels[self.data.calib].cpu().numpy().astype(np.int64)
         p = metrics.softmax(logits)
         guess = p.argmax(axis=1)
-        values = {
-            "loss": loss,
-            "grad_norm_max": norm,
+        return {
             "calib_nll": metrics.nll(truth, p),
             "calib_accuracy": metrics.accuracy(truth, guess),
             "calib_macro_f1": float(metrics.per_class(truth, guess, p.shape[1]).f1.mean()),
-            "seconds": round(seconds, 1),
+            "calib_ece": metrics.ece(truth, p),
         }
+
+    def _end_epoch(self, epoch: int) -> None:
+        sums = self.progress.sums
+        steps = sums.pop("steps")
+        once = {"grad_norm_max", "guarded_steps", "skipped_steps"}
+        parts = sorted(set(sums) - once)  # the same in every process
+        shared = summed([sums[name] for name in parts], self.device.name)
+        values = {name: total / steps for name, total in zip(parts, shared, strict=True)}
+        values |= {name: sums[name] for name in sorted(once)}
+        values |= self._calib()
+        values["lr"] = float(self.optimiser.param_groups[0]["lr"])
+        values["seconds"] = round(self.progress.seconds, 1)
+        values["peak_memory_mb"] = peak_memory_mb(self.device.kind)
         if values["calib_nll"] < self.progress.best_nll:
-            save_weights(self.best_file, self.ema.module, {"epoch": str(epoch)})
             self.progress = replace(self.progress, best_epoch=epoch, best_nll=values["calib_nll"])
-        self.history.add(epoch, values)
-        tqdm.write(
-            f"epoch {epoch + 1}/{self.config.optim.epochs}  loss {loss:.4f}  "
-            f"calib: nll {values['calib_nll']:.4f}  accuracy {values['calib_accuracy']:.4f}  "
-            f"macro-F1 {values['calib_macro_f1']:.4f}  {seconds:.0f} s"
+            if is_main():
+                about = {**self._about, "epoch": str(epoch)}
+                save_weights(self.best_file, self.ema.module, about)
+        self.progress = replace(self.progress, sums={}, seconds=0.0)
+        if is_main():
+            self.history.add(epoch, values)
+            tqdm.write(
+                f"epoch {epoch + 1}/{self.config.optim.epochs}  loss {values['loss']:.4f}  "
+                f"calib: nll {values['calib_nll']:.4f}  accuracy {values['calib_accuracy']:.4f}  "
+                f"macro-F1 {values['calib_macro_f1']:.4f}  {values['seconds']:.0f} s"
+            )
+
+    def _add(self, sums: dict[str, Tensor], found: dict[str, Tensor]) -> None:
+        for name, value in found.items():
+            if name not in sums:
+                sums[name] = value.double()
+            elif name == "grad_norm_max":
+                sums[name] = torch.maximum(sums[name], value)
+            else:
+                sums[name] = sums[name] + value
+        sums["steps"] = sums.get("steps", torch.zeros((), dtype=torch.float64)) + 1
+
+    def _keep(self, sums: dict[str, Tensor], step: int, began: float) -> None:
+        """Put the state of the loop into `progress`, as numbers a file can hold."""
+        self.progress = replace(
+            self.progress,
+            step=step,
+            sums={name: float(value) for name, value in sums.items()},
+            seconds=self.progress.seconds + self._clock() - began,
         )
+
+    def stopped_early(self) -> bool:
+        """Whether `patience` epochs have passed without a better one."""
+        patience = self.config.optim.patience
+        done = self.progress.step // self.steps_per_epoch
+        return bool(patience) and done - 1 - self.progress.best_epoch >= patience
 
     def run(self) -> None:
         """Train from where `progress` stands to the end, checkpointing on the way."""
-        optim = self.config.optim
         saved = self._clock()
-        while self.progress.step < self.total_steps:
+        while self.progress.step < self.total_steps and not self.stopped_early():
             epoch, first = divmod(self.progress.step, self.steps_per_epoch)
-            order = epoch_order(self.data.labels, optim.balance_power, self.config.seed, epoch)
-            began, losses, norms = self._clock(), [], []
+            order = epoch_order(
+                self._train_labels, self.config.optim.balance_power, self.config.seed, epoch
+            )
+            sums = {
+                name: torch.tensor(value, dtype=torch.float64)
+                for name, value in self.progress.sums.items()
+            }
+            began = self._clock()
             bar = tqdm(
                 range(first, self.steps_per_epoch), f"epoch {epoch + 1}", initial=first,
-                total=self.steps_per_epoch, unit="step", leave=False, disable=None,
+                total=self.steps_per_epoch, unit="step", leave=False,
+                disable=None if is_main() else True,
             )  # fmt: skip
             for position in bar:
-                loss, norm = self._step(order, epoch * self.steps_per_epoch + position)
-                losses.append(loss)
-                norms.append(norm)
-                self.progress = replace(self.progress, step=self.progress.step + 1)
-                if self._clock() - saved > self.config.checkpoint_every_s:
+                step = epoch * self.steps_per_epoch + position
+                self._add(sums, self._step(order, step))
+                # The state after an epoch's last step is saved with what its end adds to it.
+                last = position + 1 == self.steps_per_epoch
+                if not last and self._clock() - saved > self.config.checkpoint_every_s:
+                    self._keep(sums, step + 1, began)
                     self._save()
-                    saved = self._clock()
-            mean = sum(losses) / len(losses)
-            self._end_epoch(epoch, mean, max(norms), self._clock() - began)
+                    saved = began = self._clock()
+            self._keep(sums, (epoch + 1) * self.steps_per_epoch, began)
+            self._end_epoch(epoch)
             self._save()
             saved = self._clock()

@@ -1,11 +1,10 @@
 """Trained weights → the float bundle every later stage starts from."""
 
-import contextlib
 import tempfile
+from collections import Counter
 from pathlib import Path
 from typing import Any
 
-import numpy as np
 import torch
 from torch import Tensor, nn
 
@@ -21,13 +20,10 @@ from contract.bundle import (
 from contract.expressions import EXPRESSIONS
 from contract.faces import FaceInput
 from contract.manifest import Manifest
-from contract.provenance import commit_of_this_project
-from trainer.backbones import NormalisedClassifier
 from trainer.card import model_card
-from trainer.checkpoint import load_weights
-from trainer.config import TrainConfig
-from trainer.data.cache import packed_faces
-from trainer.engine import Trainer, predict
+from trainer.engine import Trainer
+from trainer.predict import pixels
+from trainer.predictions import Predictions
 
 GOLDEN_COUNT = 8
 # Float runtimes differ from torch in rounding only; a hundredth is far above that and far below
@@ -62,47 +58,33 @@ def export_onnx(model: nn.Module, face: FaceInput, file: Path) -> None:
     )
 
 
-def measure(logits: Tensor, labels: np.ndarray[Any, Any], temperature: float) -> metrics.Metrics:
-    """All metrics of logits `N×7` at a temperature."""
-    p = metrics.softmax(logits.numpy(), temperature)
-    return metrics.compute(labels, p, p.argmax(axis=1))
+def export_bundle(
+    trainer: Trainer, about: dict[str, str], manifest: Manifest, found: Predictions, bundle: Path
+) -> None:
+    """The trainer's network (best weights, whose strings are `about`) → a bundle.
 
-
-def export_run(
-    config: TrainConfig, manifest: Manifest, trainer: Trainer, model: NormalisedClassifier,
-    bundle: Path,
-) -> None:  # fmt: skip
-    """Best averaged weights → bundle, temperature fitted on `calib`, metrics reported on `val`."""
-    about = load_weights(trainer.best_file, model)
-    model.eval()
-    splits = np.array([row.split for row in manifest.rows])
-    labels = manifest.labels()
-    faces = packed_faces(manifest, config.input)
-
-    def split_logits(split: str) -> tuple[Tensor, np.ndarray[Any, Any]]:
-        chosen = np.flatnonzero(splits == split)
-        part = torch.from_numpy(faces[chosen]).to(trainer.device.name)
-        return predict(model, part), labels[chosen]
-
-    calib_logits, calib_labels = split_logits("calib")
-    temperature, told = 1.0, "not fitted: no finite one suits calib"
-    with contextlib.suppress(ValueError):  # every row of a small or easy calib split may be right
-        temperature = metrics.fit_temperature(calib_logits.numpy(), calib_labels)
-        told = "fitted on calib"
+    The temperature was fitted on `calib`, metrics are reported on `val`.
+    """
+    config, model = trainer.config, trainer.model.eval()
     figures: dict[str, Any] = {}
     for split in ("calib", "val"):
-        if (splits == split).any():
-            logits, truth = split_logits(split)
+        part = found.select(split)
+        if len(part):
+            raw = metrics.softmax(part.logits)
+            scaled = part.probabilities()
             figures[split] = {
                 "manifest_sha256": manifest.sha256,
                 "protocol": config.protocol,
                 "precision": "fp32",
-                "nll_before_temperature": measure(logits, truth, 1.0).nll,
-                "ece_before_temperature": measure(logits, truth, 1.0).ece,
-                **measure(logits, truth, temperature).to_json(),
+                "nll_before_temperature": metrics.nll(part.labels, raw),
+                "ece_before_temperature": metrics.ece(part.labels, raw),
+                **metrics.compute(part.labels, scaled, scaled.argmax(axis=1)).to_json(),
             }
     golden = golden_inputs(config.seed, GOLDEN_COUNT, config.input)
-    answers = predict(model, torch.from_numpy(golden).to(trainer.device.name))
+    with torch.inference_mode():
+        answers = model(pixels(torch.from_numpy(golden), trainer.device.name)).double().cpu()
+    fitted = "fitted on calib" if found.temperature != 1 else "not fitted: none suits calib"
+    rows = Counter(row.split for row in manifest.rows)
     with tempfile.TemporaryDirectory() as folder:
         file = Path(folder) / "student.onnx"
         export_onnx(model, config.input, file)
@@ -111,22 +93,23 @@ def export_run(
             name=bundle.parent.name,
             expressions=list(EXPRESSIONS),
             input=config.input,
-            temperature=temperature,
+            temperature=found.temperature,
             abstain_threshold=0.4,
             artifacts=[artifact_of([file], "onnx", "fp32", FLOAT_TOLERANCE)],
             metrics=figures,
-            golden=Golden(seed=config.seed, logits=answers.double().numpy().tolist()),
+            golden=Golden(seed=config.seed, logits=answers.numpy().tolist()),
             provenance=Provenance(
-                commit=commit_of_this_project(),
+                commit=about["commit"],
                 phase=config.phase,
                 seed=config.seed,
                 parent="",
                 manifests={"train": manifest.sha256},
                 detail={
-                    "rows": {split: int((splits == split).sum()) for split in ("train", "calib")},
+                    "rows": {split: rows[split] for split in ("train", "calib")},
                     "epoch": int(about["epoch"]) + 1,
-                    "temperature": told,
+                    "temperature": fitted,
                     "sources": sorted({row.source for row in manifest.rows}),
+                    "inputs": {key: about[key] for key in about if key.endswith("_sha256")},
                     "config": config.model_dump(mode="json"),
                 },
             ),

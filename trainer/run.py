@@ -3,24 +3,31 @@
 import json
 import os
 import platform
+from collections.abc import Callable
 from importlib.metadata import version
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 import torch
-from torch import Tensor, nn
+from pydantic import ValidationError
+from torch import Tensor
 
 from contract.errors import UserError
+from contract.expressions import EXPRESSIONS
 from contract.files import write_json_atomic
 from contract.manifest import Manifest, read_manifest
 from contract.provenance import commit_of_this_project
 from trainer.backbones import NormalisedClassifier, build
+from trainer.checkpoint import Trained, open_trained
 from trainer.config import TrainConfig
 from trainer.data.cache import packed_faces
 from trainer.device import Device, pick_device
+from trainer.distributed import is_main, main_first, process_group, wait_for_all, world
 from trainer.engine import Data, Trainer
-from trainer.losses.distill import soft_cross_entropy, vote_targets
+from trainer.losses.distill import vote_targets
+from trainer.softlabels_store import SoftLabels, open_softlabels
+from trainer.tasks import DistillTask, LabelTask, Task
 
 # A run may go on elsewhere, with other patience or a better-measured crop (which whole faces do not
 # pass through), and still be the same run.
@@ -35,129 +42,196 @@ _NOT_IDENTITY = {
 }
 
 
-class VotesTask:
-    """Cross-entropy against the distribution of votes, or the label where there are no votes."""
-
-    def __init__(self, targets: Tensor) -> None:
-        self._targets = targets
-
-    def loss(self, model: nn.Module, images: Tensor, rows: Tensor) -> Tensor:
-        """Mean cross-entropy of a batch."""
-        return soft_cross_entropy(model(images), self._targets[rows])
-
-
-def _identity(resolved: dict[str, Any]) -> dict[str, Any]:
+def _identity(config: TrainConfig) -> dict[str, Any]:
+    resolved = config.model_dump(mode="json")
     kept = {key: value for key, value in resolved.items() if key not in _NOT_IDENTITY}
     seen = {key: value for key, value in resolved["input"].items() if key != "crop"}
     return {**kept, "input": seen}
 
 
-def claim_folder(config: TrainConfig, manifest: Manifest, name: str | None) -> Path:
+def _differences(file: Path, config: TrainConfig, inputs: dict[str, str]) -> list[str]:
+    """Names of what a run folder's config.json has otherwise than this config and its inputs."""
+    stored = json.loads(file.read_text())
+    had = stored.pop("inputs", {})
+    try:
+        before = _identity(TrainConfig.model_validate(stored))
+    except ValidationError:
+        return ["version of the trainer"]
+    now = _identity(config)
+    changed = [key for key in now if before[key] != now[key]]
+    return sorted([*changed, *(key for key in inputs | had if inputs.get(key) != had.get(key))])
+
+
+def claim_folder(config: TrainConfig, inputs: dict[str, str], name: str | None) -> Path:
     """The run folder, with its config; the same settings continue what is there.
 
-    Raises `UserError` if the folder holds a run with other settings or another manifest.
+    `inputs` are the hashes of what it is made from. Raises `UserError` if the folder holds a run
+    with other settings or other inputs.
     """
     folder = config.out / (name or f"{config.phase}-seed{config.seed}")
-    resolved = {**config.model_dump(mode="json"), "manifest_sha256": manifest.sha256}
     file = folder / "config.json"
     if file.is_file():
-        before = _identity(json.loads(file.read_text()))
-        now = _identity(resolved)
-        changed = sorted(key for key in before | now if before.get(key) != now.get(key))
+        changed = _differences(file, config, inputs)
         if changed:
             raise UserError(
                 f"{folder} holds a run with another {', '.join(changed)}; "
                 "start a new one with --name, or remove the folder"
             )
         return folder
-    write_json_atomic(file, resolved)
     packages = ("torch", "timm", "numpy", "opencv-python-headless")
     environment = {
         "commit": commit_of_this_project(),
         "python": platform.python_version(),
         "machine": platform.machine(),
         "cores": os.cpu_count(),
+        "processes": world(),
+        "gpu": torch.cuda.get_device_name() if torch.cuda.is_available() else "",
         "packages": {package: version(package) for package in packages},
     }
     write_json_atomic(folder / "environment.json", environment)
+    write_json_atomic(file, {**config.model_dump(mode="json"), "inputs": inputs})
     return folder
+
+
+def _start(config: TrainConfig) -> Trained | None:
+    """The trained network a config starts from, if it names one."""
+    if config.start.checkpoint is not None:
+        return open_trained(config.start.checkpoint)
+    if not config.start.phase:
+        return None
+    folder = config.out / f"{config.start.phase}-seed{config.seed}"
+    if not (folder / "bundle" / "bundle.json").is_file():
+        raise UserError(
+            f"phase {config.phase} starts from {config.start.phase}, and {folder} is not complete; "
+            f"train it first: fer-trainer --phase {config.start.phase} --seed {config.seed}"
+        )
+    return open_trained(folder)
 
 
 def _targets(config: TrainConfig, part: Manifest) -> Tensor:
     labels = torch.from_numpy(part.labels())
-    classes = 7
-    votes = torch.zeros(len(part.rows), classes)
+    votes = torch.zeros(len(part.rows), len(EXPRESSIONS))
     if config.target.kind == "votes":
-        given = [row.votes or (0.0,) * classes for row in part.rows]
+        given = [row.votes or (0.0,) * len(EXPRESSIONS) for row in part.rows]
         votes = torch.tensor(given, dtype=torch.float32)
     return vote_targets(
         votes, labels, config.target.drop_single_votes, config.target.label_smoothing
     )
 
 
-def _normalisation(faces: np.ndarray[Any, Any]) -> tuple[list[float], list[float]]:
-    """Per-channel mean and standard deviation of uint8 faces, in 0…255."""
-    sample = faces[:: max(1, len(faces) // 4096)].reshape(-1, faces.shape[-1]).astype(np.float64)
+def _normalisation(data: Data) -> tuple[list[float], list[float]]:
+    """Per-channel mean and standard deviation of (a sample of) the training faces, in 0…255."""
+    rows = data.train[:: max(1, len(data.train) // 4096)].to(data.faces.device)
+    sample = data.faces[rows].cpu().numpy().reshape(-1, data.faces.shape[-1]).astype(np.float64)
     mean, std = sample.mean(axis=0), sample.std(axis=0).clip(1.0)
     return [round(float(v), 3) for v in mean], [round(float(v), 3) for v in std]
 
 
-def prepare(
-    config: TrainConfig, manifest: Manifest, folder: Path
-) -> tuple[Trainer, NormalisedClassifier]:
-    """Faces packed, network built, state resumed: a `Trainer` ready to run."""
-    device: Device = pick_device(config)
+def load_data(config: TrainConfig, manifest: Manifest, device: Device) -> Data:
+    """The faces of a manifest as a run needs them: on the GPU where they fit, else from disk.
+
+    Raises `UserError` where the splits a run needs are not in the manifest.
+    """
     splits = np.array([row.split for row in manifest.rows])
     for split in ("train", "calib"):
         if not (splits == split).any():
-            raise UserError(f"{manifest.file}: no rows of split '{split}'; import the data again")
-    faces = packed_faces(manifest, config.input)
-    train, calib = np.flatnonzero(splits == "train"), np.flatnonzero(splits == "calib")
-    if len(train) < config.optim.batch_size * config.optim.accum_steps:
-        raise UserError(
-            f"{manifest.file}: {len(train)} training rows are fewer than one step takes; "
-            "lower optim.batch_size"
-        )
-    mean, std = _normalisation(faces[train])
-    torch.manual_seed(config.seed)
-    model = build(config.model, config.input.channels, mean, std)
+            raise UserError(
+                f"{manifest.file}: no rows of split '{split}'; import the data again, or cut one "
+                "with fer-trainer data split"
+            )
+    train = np.flatnonzero(splits == "train")
+    needed = 2 * world()
+    if len(train) < needed:
+        raise UserError(f"{manifest.file}: {len(train)} training rows; a step takes {needed}")
+    packed = main_first(lambda: packed_faces(manifest, config.input))
+    faces = torch.from_numpy(packed)
+    if device.kind == "cuda" and faces.numel() < 0.5 * torch.cuda.mem_get_info()[0]:
+        faces = faces.to(device.name)
     labels = torch.from_numpy(manifest.labels())
-    data = Data(
-        torch.from_numpy(faces[train]).to(device.name),
-        labels[train].to(device.name),
-        torch.from_numpy(faces[calib]).to(device.name),
-        labels[calib].to(device.name),
-    )
-    targets = _targets(config, manifest.select("train")).to(device.name)
-    trainer = Trainer(config, folder, model, VotesTask(targets), data, device)
+    calib = torch.from_numpy(np.flatnonzero(splits == "calib"))
+    return Data(faces, labels, torch.from_numpy(train), calib)
+
+
+def _task(
+    config: TrainConfig, manifest: Manifest, soft: SoftLabels | None, device: Device
+) -> Task:  # fmt: skip
+    part = manifest.select("train")
+    targets = _targets(config, part).to(device.name)
+    labels = torch.from_numpy(part.labels()).to(device.name)
+    if soft is None:
+        return LabelTask(targets, labels, config.model.arcface)
+    return DistillTask(config.distill, targets, labels, soft, device.name)
+
+
+def _network(config: TrainConfig, data: Data, start: Trained | None) -> NormalisedClassifier:
+    torch.manual_seed(config.seed)
+    if start is not None:
+        return start.model
+    mean, std = _normalisation(data)
+    return build(config.model, config.input, mean, std)
+
+
+def prepare(config: TrainConfig, manifest: Manifest, name: str | None, device: Device) -> Trainer:
+    """A run folder claimed, faces packed, network built, state resumed: ready to run."""
+    start = _start(config)
+    if start is not None:  # the weights say what network they are of and what it sees
+        config = config.model_copy(
+            update={"model": start.config.model, "input": start.config.input}
+        )
+    soft = None
+    if config.distill.method != "none":
+        expected = config.augment if config.distill.views == "seen" else None
+        soft = open_softlabels(config.distill.softlabels, manifest, expected)
+    inputs = {"manifest_sha256": manifest.sha256}
+    if start is not None:
+        inputs["start_sha256"] = start.sha256
+    if soft is not None:
+        inputs["softlabels_sha256"] = soft.sha256
+    claim: Callable[[], Path] = lambda: claim_folder(config, inputs, name)  # noqa: E731
+    folder = main_first(claim)
+    data = load_data(config, manifest, device)
+    about = {
+        "commit": commit_of_this_project(),
+        "phase": config.phase,
+        "seed": str(config.seed),
+        "config": config.model_dump_json(),
+        **inputs,
+    }
+    model = _network(config, data, start)
+    task = _task(config, manifest, soft, device)
+    trainer = Trainer(config, folder, model, task, data, device, about)
     trainer.resume()
-    return trainer, model
+    return trainer
 
 
 def train_phase(config: TrainConfig, name: str | None, *, export_best: bool = False) -> Path:
-    """Train a phase to its end and export its float bundle; returns the bundle's folder.
+    """Train a phase to its end and write its results; returns the folder of the float bundle.
 
     Runs on from wherever an earlier call was stopped; with `export_best` it exports the best epoch
     so far instead, and a later call trains on. Raises `UserError` for bad data or settings.
     """
-    manifest = read_manifest(config.manifest)
-    folder = claim_folder(config, manifest, name)
-    bundle = folder / "bundle"
-    if (bundle / "bundle.json").is_file():
-        print(f"{folder} is complete: {bundle}")
-        return bundle
-    trainer, model = prepare(config, manifest, folder)
-    if export_best:
-        if trainer.progress.best_epoch < 0:
-            raise UserError(f"{folder} has finished no epoch yet; train it first")
-        name_so_far = f"{folder.name}-epoch{trainer.progress.best_epoch + 1}"
-        bundle = folder / name_so_far / "bundle"
-    else:
-        if trainer.progress.step:
-            print(f"resuming {folder} at step {trainer.progress.step} of {trainer.total_steps}")
-        trainer.run()
-    from trainer.export import export_run  # the exporter is slow to import and needed only now
+    device = pick_device(config)
+    with process_group(device.kind):
+        manifest = read_manifest(config.manifest)
+        trainer = prepare(config, manifest, name, device)
+        folder = trainer.folder
+        if (folder / "bundle" / "bundle.json").is_file():
+            if is_main():
+                print(f"{folder} is complete: {folder / 'bundle'}")
+            return folder / "bundle"
+        out = folder
+        if export_best:
+            if trainer.progress.best_epoch < 0:
+                raise UserError(f"{folder} has finished no epoch yet; train it first")
+            out = folder / f"{folder.name}-epoch{trainer.progress.best_epoch + 1}"
+        else:
+            if trainer.progress.step and is_main():
+                print(f"resuming {folder} at step {trainer.progress.step} of {trainer.total_steps}")
+            trainer.run()
+        from trainer.results import write_results  # plots and ONNX: slow, and needed only now
 
-    export_run(config, manifest, trainer, model, bundle)
-    print(f"float bundle: {bundle}")
-    return bundle
+        write_results(trainer, manifest, out)
+        wait_for_all()
+        if is_main():
+            print(f"float bundle: {out / 'bundle'}")
+        return out / "bundle"

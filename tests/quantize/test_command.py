@@ -175,6 +175,18 @@ def test_an_int8_bundle_under_runs_is_passed_over(
     assert newest_float_bundle(tmp_path).folder == tmp_path / "a/bundle"
 
 
+def test_a_teacher_is_passed_over(project: Path, tmp_path: Path) -> None:
+    """It is trained for softlabels; the box gets the student."""
+    for name in "ab":
+        shutil.copytree(project / "runs/study/newer/bundle", tmp_path / name / "bundle")
+    file = tmp_path / "b/bundle/bundle.json"
+    content = json.loads(file.read_text())
+    content["provenance"]["phase"] = "teacher_b3"
+    file.write_text(json.dumps(content))
+    os.utime(file, (4e9, 4e9))
+    assert newest_float_bundle(tmp_path).folder == tmp_path / "a/bundle"
+
+
 def test_no_float_bundle_under_runs(tmp_path: Path) -> None:
     make_images(tmp_path, per_class=1)
     done = quantize(tmp_path, "--calib", "val.csv")

@@ -1,13 +1,11 @@
 """One tiny phase trained to its end by the command itself, shared by the tests of this folder."""
 
 import shutil
-import sys
 from pathlib import Path
 
 import pytest
 
-from tests.trainer.tiny import make_manifest, make_phase
-from trainer.cli import main
+from tests.trainer.tiny import fer_trainer, make_manifest, make_phase
 
 
 @pytest.fixture(scope="session")
@@ -21,9 +19,7 @@ def phase_file(tmp_path_factory: pytest.TempPathFactory) -> Path:
 @pytest.fixture(scope="session")
 def finished(phase_file: Path) -> Path:
     """The folder of a run of it that nothing disturbed. Read only."""
-    with pytest.MonkeyPatch.context() as patch:
-        patch.setattr(sys, "argv", ["fer-trainer", "--phase", str(phase_file), "--name", "whole"])
-        assert main() == 0
+    assert fer_trainer("--phase", str(phase_file), "--name", "whole") == 0
     return phase_file.parent / "runs/whole"
 
 

@@ -70,9 +70,7 @@ def test_mistakes_before_any_work(fer_trainer: Command, phase_file: Path) -> Non
         "timm has no 'test_resnt', did you mean 'test_resnet'?": fer_trainer(
             *phase, "--set", "model.backbone=test_resnt", "--name", "b"
         ),
-        "448 training rows are fewer than one step takes": fer_trainer(
-            *phase, "--batch-size", 449, "--name", "c"
-        ),
+        "fer-trainer ensembel: no such command, did you mean 'ensemble'?": fer_trainer("ensembel"),
     }
     for message, outcome in said.items():
         assert message in one_line(outcome)

@@ -5,7 +5,7 @@ from pathlib import Path
 import pytest
 
 from contract.errors import UserError
-from trainer.config import PHASES, load_phase, phase_names
+from trainer.phase_files import PHASES, load_phase, phase_names
 
 MINIMAL = "[input]\nsize = 32\n"
 

@@ -11,21 +11,17 @@ from hypothesis import given
 from hypothesis import strategies as st
 from torch import nn
 
+from contract.errors import UserError
 from contract.faces import FaceInput
-from tests.trainer.test_augment import NOTHING
+from tests.trainer.tiny import NOTHING
 from trainer.checkpoint import load_weights
 from trainer.config import OptimConfig, SizeStep, TrainConfig
 from trainer.device import Device
-from trainer.engine import (
-    Data,
-    History,
-    Trainer,
-    epoch_order,
-    learning_rate,
-    predict,
-    training_size,
-)
-from trainer.run import VotesTask
+from trainer.engine import Data, Trainer
+from trainer.history import History
+from trainer.predict import predict
+from trainer.schedules import epoch_order, learning_rate, training_size
+from trainer.tasks import Batch, LabelTask, Loss
 
 CPU = Device("cpu", "cpu", None)
 
@@ -97,8 +93,8 @@ def test_rare_classes_are_drawn_by_the_power(power: float, share: float) -> None
     assert drawn[1] / 10_000 == pytest.approx(share, abs=0.02)
 
 
-def small_trainer(folder: Path, **optim: Any) -> Trainer:
-    """A linear model on 64 images of noise."""
+def small_trainer(folder: Path, rows: int = 64, **optim: Any) -> Trainer:
+    """A linear model on up to 64 images of noise."""
     generator = torch.Generator().manual_seed(0)
     faces = torch.randint(0, 256, (64, 16, 16, 1), generator=generator, dtype=torch.uint8)
     labels = torch.randint(0, 7, (64,), generator=generator)
@@ -106,18 +102,18 @@ def small_trainer(folder: Path, **optim: Any) -> Trainer:
     linear = nn.Linear(256, 7)
     nn.init.normal_(linear.weight, std=1e-4)
     model = nn.Sequential(nn.Flatten(), linear)
-    data = Data(faces, labels, faces[:14], labels[:14])
+    data = Data(faces, labels, torch.arange(rows), torch.arange(14))
     targets = nn.functional.one_hot(labels, 7).float()
-    return Trainer(config(**optim), folder, model, VotesTask(targets), data, CPU)
+    return Trainer(config(**optim), folder, model, LabelTask(targets, labels, None), data, CPU)
 
 
 def test_accumulated_parts_are_one_large_batch(tmp_path: Path) -> None:
     weights, losses = [], []
     for name, batch, parts in (("whole", 16, 1), ("parts", 4, 4)):
         trainer = small_trainer(
-            tmp_path / name, epochs=2, batch_size=batch, accum_steps=parts, clip_norm=1e9
+            tmp_path / name, rows=62, epochs=2, batch_size=batch, accum_steps=parts, clip_norm=1e9
         )
-        assert trainer.total_steps == 8
+        assert trainer.total_steps == 8  # the last of an epoch has 14 rows, in parts of 3 and 4
         trainer.run()
         weights.append(trainer.model[1].weight.detach())
         losses.append([line["loss"] for line in trainer.history.lines()])
@@ -136,14 +132,169 @@ def test_decay_is_not_applied_to_biases(tmp_path: Path) -> None:
 def test_a_step_that_is_not_finite_leaves_the_weights(tmp_path: Path) -> None:
     trainer = small_trainer(tmp_path, epochs=1, batch_size=64)
 
-    class Broken:
-        def loss(self, model: nn.Module, images: torch.Tensor, rows: torch.Tensor) -> torch.Tensor:
-            return model(images).sum() * float("nan")
+    class Broken(LabelTask):
+        def loss(self, model: nn.Module, batch: Batch) -> Loss:
+            return model(batch.images).sum() * float("nan"), {}
 
-    trainer.task = Broken()
+    trainer.task = Broken(torch.zeros(0), torch.zeros(0), None)
     before = trainer.model[1].weight.detach().clone()
     trainer.run()
     assert torch.equal(trainer.model[1].weight, before)
+
+
+@pytest.mark.parametrize("rows", [448, 450, 479, 449, 33])
+@pytest.mark.parametrize("processes", [1, 2, 3])
+def test_pieces_of_a_step_are_every_row_once_over_all_processes(
+    rows: int, processes: int, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr("trainer.engine.world", lambda: processes)
+    monkeypatch.setattr("trainer.engine.DistributedDataParallel", lambda model, **_: model)
+    trainer = small_trainer(tmp_path, batch_size=16, accum_steps=2)
+    labels = torch.zeros(rows, dtype=torch.long)
+    data = Data(torch.zeros(rows, 16, 16, 1, dtype=torch.uint8), labels, torch.arange(rows), labels)
+    trainer = Trainer(trainer.config, tmp_path, trainer.model, trainer.task, data, CPU)
+    order = epoch_order(labels, 0, 1, 0)
+    seen: list[int] = []
+    for step in range(trainer.steps_per_epoch):
+        shares, sizes, calls = 0.0, [], set()
+        for process in range(processes):
+            monkeypatch.setattr("trainer.engine.rank", lambda process=process: process)
+            pieces = list(trainer._pieces(order, step))
+            assert [last for _, _, last in pieces] == [False] * (len(pieces) - 1) + [True]
+            calls.add(len(pieces))
+            for batch, share, _ in pieces:
+                seen += batch.rows.tolist()
+                sizes.append(len(batch.rows))
+                shares += share
+        assert shares == pytest.approx(1)
+        assert len(calls) == 1, "every process must make as many passes, or the others wait"
+        assert min(sizes) >= 2  # batch statistics of one row are none
+        assert max(sizes) <= 16
+    assert len(seen) == len(set(seen))
+    assert rows - len(seen) < 2 * processes
+
+
+class Hungry(LabelTask):
+    """Runs out of memory above a number of images."""
+
+    most = 5
+    sizes: list[int]
+
+    def loss(self, model: nn.Module, batch: Batch) -> Loss:
+        if len(batch.rows) > self.most:
+            raise torch.OutOfMemoryError("no memory")
+        self.sizes.append(len(batch.rows))
+        return super().loss(model, batch)
+
+
+def hungry(folder: Path, most: int, **optim: Any) -> Trainer:
+    trainer = small_trainer(folder, epochs=2, batch_size=16, clip_norm=1e9, **optim)
+    targets = nn.functional.one_hot(trainer.data.labels, 7).float()
+    task = Hungry(targets, trainer.data.labels, None)
+    task.most, task.sizes = most, []
+    trainer.task = task
+    return trainer
+
+
+def test_out_of_memory_halves_the_batch_and_keeps_the_step(tmp_path: Path) -> None:
+    trainer, whole = hungry(tmp_path / "a", 5), hungry(tmp_path / "b", 16)
+    trainer.run()
+    whole.run()
+    assert trainer.progress.parts == 4
+    assert isinstance(trainer.task, Hungry)
+    assert set(trainer.task.sizes) == {4}
+    assert trainer.progress.step == whole.progress.step == 8
+    torch.testing.assert_close(trainer.model[1].weight, whole.model[1].weight, rtol=1e-3, atol=1e-5)
+
+
+def test_a_resumed_run_remembers_that_memory_ran_out(tmp_path: Path) -> None:
+    hungry(tmp_path, 5).run()
+    resumed = hungry(tmp_path, 5)
+    resumed.resume()
+    assert resumed.progress.parts == 4
+
+
+def test_without_memory_for_two_images_it_says_what_to_change(tmp_path: Path) -> None:
+    with pytest.raises(UserError, match=r"out of memory with 2 images at once; .*input\.size"):
+        hungry(tmp_path, 1).run()
+
+
+def test_the_guard_skips_steps_of_great_loss_until_its_end(tmp_path: Path) -> None:
+    trainer = small_trainer(tmp_path, epochs=3, batch_size=16, loss_guard=1e-6, loss_guard_epochs=2)
+    before = trainer.model[1].weight.detach().clone()
+    counts = []
+    add = trainer.history.add
+
+    def note(epoch: int, values: dict[str, float]) -> None:
+        counts.append((values["guarded_steps"], torch.equal(trainer.model[1].weight, before)))
+        add(epoch, values)
+
+    trainer.history.add = note  # type: ignore[method-assign]
+    trainer.run()
+    assert counts == [(4, True), (4, True), (0, False)]
+
+
+def test_it_stops_when_nothing_gets_better(tmp_path: Path) -> None:
+    trainer = small_trainer(
+        tmp_path, epochs=50, batch_size=16, lr=1.0, ema_decay=0.0, patience=3, warmup_epochs=0
+    )
+    trainer.run()
+    lines = trainer.history.lines()
+    best = int(np.argmin([line["calib_nll"] for line in lines]))
+    assert len(lines) == best + 1 + 3 < 50
+    resumed = small_trainer(tmp_path, epochs=50, batch_size=16, patience=3)
+    resumed.resume()
+    resumed.run()
+    assert len(resumed.history.lines()) == len(lines)
+
+
+def test_a_line_of_history_covers_the_whole_epoch_whoever_was_killed(tmp_path: Path) -> None:
+    """Sums of the first part of an epoch survive with the checkpoint."""
+    whole = small_trainer(tmp_path / "a", epochs=1, batch_size=4)
+    whole.run()
+
+    class KilledError(Exception):
+        pass
+
+    killed = small_trainer(tmp_path / "b", epochs=1, batch_size=4)
+    killed.config = killed.config.model_copy(update={"checkpoint_every_s": 1e-9})
+    step = killed._step
+
+    def until(order: torch.Tensor, number: int) -> Any:
+        if number == 9:
+            raise KilledError
+        return step(order, number)
+
+    killed._step = until  # type: ignore[method-assign]
+    with pytest.raises(KilledError):
+        killed.run()
+    resumed = small_trainer(tmp_path / "b", epochs=1, batch_size=4)
+    resumed.resume()
+    assert resumed.progress.step == 9
+    resumed.run()
+    for key in ("loss", "grad_norm_max", "calib_nll"):
+        assert resumed.history.lines()[0][key] == whole.history.lines()[0][key]
+
+
+def test_a_run_killed_at_the_end_of_an_epoch_still_ends_that_epoch(tmp_path: Path) -> None:
+    """Its line of history and its claim to be the best are not lost with it."""
+
+    class KilledError(Exception):
+        pass
+
+    killed = small_trainer(tmp_path, epochs=2, batch_size=16)
+    killed.config = killed.config.model_copy(update={"checkpoint_every_s": 1e-9})
+
+    def die(epoch: int) -> None:
+        raise KilledError
+
+    killed._end_epoch = die  # type: ignore[method-assign]
+    with pytest.raises(KilledError):
+        killed.run()
+    resumed = small_trainer(tmp_path, epochs=2, batch_size=16)
+    resumed.resume()
+    resumed.run()
+    assert [line["epoch"] for line in resumed.history.lines()] == [0, 1]
 
 
 def test_the_best_epoch_is_that_of_the_lowest_calib_nll(tmp_path: Path) -> None:
@@ -155,8 +306,8 @@ def test_the_best_epoch_is_that_of_the_lowest_calib_nll(tmp_path: Path) -> None:
     assert trainer.progress.best_nll == min(losses)
     about = load_weights(trainer.best_file, trainer.model)
     assert about == {"epoch": str(int(np.argmin(losses)))}
-    logits = predict(trainer.model, trainer.data.calib_faces)
-    found = nn.functional.cross_entropy(logits, trainer.data.calib_labels)
+    logits = predict(trainer.model, trainer.data.faces[:14])
+    found = nn.functional.cross_entropy(logits, trainer.data.labels[:14])
     assert float(found) == pytest.approx(min(losses), rel=1e-4)
 
 
@@ -180,7 +331,7 @@ def test_checkpoints_come_by_the_clock(tmp_path: Path) -> None:
 
 
 def test_history_forgets_what_a_resumed_run_does_again(tmp_path: Path) -> None:
-    history = History(tmp_path / "history.jsonl")
+    history = History(tmp_path)
     for epoch, loss in ((0, 3.0), (1, 2.0), (2, 1.0), (1, 1.5)):
         history.add(epoch, {"loss": loss})
     assert [(line["epoch"], line["loss"]) for line in history.lines()] == [(0, 3.0), (1, 1.5)]
@@ -191,6 +342,6 @@ def test_a_prediction_does_not_depend_on_the_batch(count: int, batch: int) -> No
     torch.manual_seed(0)
     model = nn.Sequential(nn.Flatten(), nn.Linear(64, 7), nn.Dropout(0.5))
     faces = torch.randint(0, 256, (count, 8, 8, 1), dtype=torch.uint8)
-    logits = predict(model, faces, batch)
+    logits = predict(model, faces, batch=batch)
     assert logits.shape == (count, 7)
-    torch.testing.assert_close(logits, predict(model, faces, 1000), rtol=1e-4, atol=1e-3)
+    torch.testing.assert_close(logits, predict(model, faces, batch=1000), rtol=1e-4, atol=1e-3)

@@ -34,7 +34,7 @@ def manifest(phase_file: Path) -> Manifest:
 @pytest.fixture(scope="module")
 def network(finished: Path) -> NormalisedClassifier:
     """The best averaged weights in a network made anew."""
-    model = build(ModelConfig(backbone="test_resnet"), 1, [0.0], [1.0])
+    model = build(ModelConfig(backbone="test_resnet"), FaceInput(size=32), [0.0], [1.0])
     load_weights(finished / "checkpoints/best.safetensors", model)
     return model.eval()
 
@@ -101,7 +101,7 @@ def test_the_bundle_says_where_it_came_from(
 ) -> None:
     info = bundle.info
     config = json.loads((finished / "config.json").read_text())
-    assert config.pop("manifest_sha256") == manifest.sha256
+    assert config.pop("inputs") == {"manifest_sha256": manifest.sha256}
     assert info.provenance.detail["config"] == config
     assert TrainConfig.model_validate(config).input == info.input
     assert info.provenance.manifests == {"train": manifest.sha256}
@@ -138,7 +138,7 @@ def test_every_input_and_stem_can_be_exported(tmp_path: Path, colour: str, strid
     settings = ModelConfig.model_validate({"backbone": "test_efficientnet", "stem_stride": stride})
     channels = face.channels
     torch.manual_seed(0)
-    model = build(settings, channels, [120.0, 110.0, 100.0][:channels], [60.0] * channels).eval()
+    model = build(settings, face, [120.0, 110.0, 100.0][:channels], [60.0] * channels).eval()
     for layer in model.modules():
         if isinstance(layer, torch.nn.Linear):
             torch.nn.init.normal_(layer.weight)

@@ -1,15 +1,23 @@
 """A phase small enough to be trained in a test: gratings instead of faces, a tiny network."""
 
+import sys
 from collections.abc import Mapping
 from pathlib import Path
 
 import cv2
 import numpy as np
+import pytest
 
 from contract.expressions import EXPRESSIONS
 from contract.manifest import Row, write_manifest
 from tests.models import grating
+from trainer.cli import main
+from trainer.config import AugmentConfig
 
+NOTHING = AugmentConfig(
+    flip=0, rotate_deg=0, zoom=1, stretch=1, shift=0, brightness=0, contrast=1, side_light=0,
+    blur=0, noise=0, erase=0,
+)  # fmt: skip
 CLASSES = len(EXPRESSIONS)
 PHASE = """\
 description = "A tiny network on gratings."
@@ -62,3 +70,10 @@ def make_phase(folder: Path, text: str = PHASE) -> Path:
     places = f"manifest = '{folder / 'manifest.csv'}'\nout = '{folder / 'runs'}'\n"
     file.write_text(places + text, encoding="utf-8")
     return file
+
+
+def fer_trainer(*arguments: str) -> int:
+    """The command in this process; returns its exit code, raises `UserError`."""
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr(sys, "argv", ["fer-trainer", *arguments])
+        return main()

@@ -23,7 +23,7 @@ def packed_faces(manifest: Manifest, face: FaceInput) -> NDArray[np.uint8]:
     file = manifest.file.parent / ".cache" / f"faces-{key}.npy"
     shape = (len(manifest.rows), face.size, face.size, face.channels)
     if file.is_file():
-        stored = np.load(file, mmap_mode="r", allow_pickle=False)
+        stored = np.load(file, mmap_mode="c", allow_pickle=False)  # "c": torch wants it writable
         if stored.shape == shape:
             return np.asarray(stored)
     faces = np.empty(shape, np.uint8)

@@ -1,0 +1,23 @@
+"""A network over many faces, without augmentation."""
+
+import torch
+from torch import Tensor, nn
+
+from trainer.distributed import sharded
+
+
+def pixels(faces: Tensor, device: str) -> Tensor:
+    """uint8 faces `N×H×W×C` → float32 `N×C×H×W` in 0…255 on a device, channels last in memory."""
+    moved = faces.to(device, non_blocking=True).permute(0, 3, 1, 2).float()
+    return moved.contiguous(memory_format=torch.channels_last)
+
+
+def predict(model: nn.Module, faces: Tensor, *, device: str = "cpu", batch: int = 256) -> Tensor:
+    """Logits `N×7` (float32, CPU) of uint8 faces `N×H×W×C`; the batches are dealt to processes."""
+    model.eval()
+
+    def logits(part: slice) -> dict[str, Tensor]:
+        with torch.inference_mode():
+            return {"logits": model(pixels(faces[part], device)).float().cpu()}
+
+    return sharded(len(faces), batch, logits, device)["logits"]
