@@ -14,6 +14,11 @@ FIGURES = {
         "n", "protocol", "accuracy", "macro_f1", "per_class_f1", "nll", "brier", "ece",
         "adaptive_ece", "classwise_ece", "temperature", "by_source", "precision", "bundle",
     },
+    "python benchmarks/manifest_validation.py": {"rows", "wall_s", "peak_rss_mb"},
+    "python benchmarks/training_throughput.py": {
+        "images_per_s", "trainer_over_timm", "trainer_over_timm_channels_last",
+        "trainer_over_ready", "rounds", "precision",
+    },
     "fer-edge bench": {
         "frames", "e2e_ms", "stages_ms", "fps", "cpu_s_per_1000_frames", "peak_rss_mb",
         "first_result_s", "face_rate", "detections_run", "bundle",

@@ -99,7 +99,7 @@ def _set_stem(network: nn.Module, config: ModelConfig, size: int) -> None:
         first.padding = (pad, pad)
 
 
-def _recompute(network: nn.Module, names: tuple[str, ...]) -> None:
+def recompute(network: nn.Module, names: tuple[str, ...]) -> None:
     """Let modules compute their activations again in the backward pass instead of keeping them.
 
     Batch-norm layers in them see each batch twice, which doubles their momentum.
@@ -137,5 +137,5 @@ def build(
     elif not config.pretrained:
         _start_undecided(network)
     _set_stem(network, config, face.size)
-    _recompute(network, config.checkpoint_blocks)
+    recompute(network, config.checkpoint_blocks)
     return NormalisedClassifier(network, mean, std, head)

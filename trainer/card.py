@@ -14,6 +14,12 @@ _SOURCES = {
         "muxspace/facial_expressions (Apache-2.0): press photos and film stills, single labels, "
         "split by person"
     ),
+    "fer2013": "FER2013 (Kaggle 2013, research use): 48×48 grey faces, one noisy label each",
+    "rafdb": "RAF-DB basic (Li et al., CVPR 2017; research use): aligned faces from the web",
+    "rafdb_compound": "RAF-DB compound, each class counted as the emotion it names first",
+    "rafml": "RAF-ML (Li & Deng, IJCV 2019; research use): distributions over six expressions",
+    "affectnet": "AffectNet (Mollahosseini et al., TAC 2019; research use): faces from the web",
+    "expw": "ExpW (Zhang et al., IJCV 2018; research use): faces cut out of photographs",
 }
 
 

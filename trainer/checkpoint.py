@@ -23,6 +23,7 @@ class Progress:
 
     `parts` is into how many pieces a batch is divided since memory ran out. `sums` are the sums
     of the unfinished epoch that its line of history is made of, `seconds` the time it took so far.
+    `rows_per_step` is what a step took, over all processes; 0 where none was done.
     """
 
     step: int = 0
@@ -31,6 +32,7 @@ class Progress:
     parts: int = 1
     sums: dict[str, float] = field(default_factory=dict)
     seconds: float = 0.0
+    rows_per_step: int = 0
 
 
 def _flatten(state: dict[str, Any], prefix: str) -> dict[str, Tensor]:
@@ -101,7 +103,9 @@ def load_training(
         )
     groups = optimiser.state_dict()["param_groups"]
     optimiser.load_state_dict({"state": state, "param_groups": groups})
-    scaler.load_state_dict(json.loads(meta["scaler"]))
+    scale = json.loads(meta["scaler"])
+    if scale:  # empty where the run was without fp16 so far, such as on a CPU
+        scaler.load_state_dict(scale)
     return Progress(**json.loads(meta["progress"]))
 
 
@@ -164,7 +168,7 @@ def open_trained(path: Path) -> Trained:
         raise UserError(
             f"{file}: was configured by another version of the trainer; train it again"
         ) from None
-    untrained = config.model.model_copy(update={"pretrained": False})
+    untrained = config.model.model_copy(update={"pretrained": False, "checkpoint_blocks": ()})
     channels = config.input.channels
     model = build(untrained, config.input, [0.0] * channels, [1.0] * channels)
     load_weights(file, model)

@@ -44,12 +44,18 @@ def pick_device(config: TrainConfig) -> Device:
     if kind == "cuda" and not torch.cuda.is_available():
         raise UserError(f"device '{name}': this machine has no usable CUDA GPU; use --device cpu")
     if kind == "cuda":
-        torch.cuda.set_device(name if ":" in name else 0)
+        number, count = name.partition(":")[2] or "0", torch.cuda.device_count()
+        if not number.isdecimal() or int(number) >= count:
+            raise UserError(
+                f"device '{name}': this machine's {count} GPU(s) count from cuda:0; name one of "
+                "them, and start no more processes than there are"
+            )
+        torch.cuda.set_device(int(number))
     if config.deterministic:
         os.environ.setdefault("CUBLAS_WORKSPACE_CONFIG", ":4096:8")
         torch.use_deterministic_algorithms(True)
     shared = int(os.environ.get("LOCAL_WORLD_SIZE", "1"))
-    torch.set_num_threads(config.threads or max(1, (os.cpu_count() or 1) // shared))
+    torch.set_num_threads(config.threads or max(1, len(os.sched_getaffinity(0)) // shared))
     dtypes = {"off": None, "bf16": torch.bfloat16, "fp16": torch.float16}
     auto = torch.float16 if kind == "cuda" else None
     return Device(name, kind, auto if config.optim.amp == "auto" else dtypes[config.optim.amp])

@@ -60,9 +60,12 @@ class Trainer:
         self.config, self.folder, self.task, self.data = config, folder, task, data
         self.device, self._clock, self._about = device, clock, about or {}
         self.model = model.to(device.name, memory_format=torch.channels_last)
-        wrapped = DistributedDataParallel(model, broadcast_buffers=False) if world() > 1 else model
+        self._parallel = (
+            DistributedDataParallel(model, broadcast_buffers=False) if world() > 1 else None
+        )
+        network = model if self._parallel is None else self._parallel
         # Static shapes: a step of progressive resizing compiles anew instead of to slower code.
-        self._network = torch.compile(wrapped, dynamic=False) if config.compile else wrapped
+        self._network = torch.compile(network, dynamic=False) if config.compile else network
         self._statistics = SequentialBatchNorm(self.model)
         self.ema = ModelEmaV3(self.model, decay=config.optim.ema_decay, use_warmup=True)
         optim = config.optim
@@ -129,8 +132,8 @@ class Trainer:
         """Forward and backward of one step; the loss and its parts, this process's share."""
         sums: dict[str, Tensor] = {}
         for batch, share, last in self._pieces(order, step):
-            wait = isinstance(self._network, DistributedDataParallel) and not last
-            with self._network.no_sync() if wait else contextlib.nullcontext():
+            parallel = None if last else self._parallel
+            with contextlib.nullcontext() if parallel is None else parallel.no_sync():
                 self._statistics.begin()
                 with self.device.autocast():
                     loss, parts = self.task.loss(self._network, batch)
@@ -172,6 +175,12 @@ class Trainer:
         value = summed([float(loss)], self.device.name)[0]
         return not value <= optim.loss_guard
 
+    def _mend_statistics(self) -> None:
+        """Where a forward pass overflowed, running statistics would never be finite again."""
+        averages = self.ema.module.buffers()
+        for buffer, average in zip(self.model.buffers(), averages, strict=True):
+            buffer.copy_(torch.where(buffer.isfinite(), buffer, average))
+
     def _step(self, order: Tensor, step: int) -> dict[str, Tensor]:
         """One optimiser step; what it adds to the epoch's sums."""
         optim = self.config.optim
@@ -187,17 +196,20 @@ class Trainer:
             self.scaler.step(self.optimiser)
         self.scaler.update()
         self.optimiser.zero_grad()
+        if not finite:
+            self._mend_statistics()
         self.ema.update(self.model, step=step)
         one = torch.ones((), device=norm.device)
-        found["grad_norm_max"] = norm.detach()
+        # Of the steps taken: a scaler that finds its scale overflows, and infinity hides the rest.
+        found["grad_norm_max"] = norm.detach() if finite else one * 0
         found["guarded_steps"] = one * skip
         found["skipped_steps"] = one * (not finite)
         return found
 
     def _calib(self) -> dict[str, float]:
-        rows = self.data.calib.to(self.data.faces.device)
-        faces = self.data.faces[rows]
-        logits = predict(self.ema.module, faces, device=self.device.name).double().numpy()
+        logits = predict(
+            self.ema.module, self.data.faces, rows=self.data.calib, device=self.device.name
+        ).double().numpy()  # fmt: skip
         truth = self.data.labels[self.data.calib].cpu().numpy().astype(np.int64)
         p = metrics.softmax(logits)
         guess = p.argmax(axis=1)
@@ -251,7 +263,19 @@ class Trainer:
             step=step,
             sums={name: float(value) for name, value in sums.items()},
             seconds=self.progress.seconds + self._clock() - began,
+            rows_per_step=self._rows_per_step,
         )
+
+    def _check_processes(self) -> None:
+        """The number of a step means something else where steps are of another size."""
+        optim, before = self.config.optim, self.progress.rows_per_step
+        if before and before != self._rows_per_step:
+            processes = before // (optim.batch_size * optim.accum_steps)
+            raise UserError(
+                f"{self.folder} was begun by {processes} process(es), a step of {before} images; "
+                f"go on with as many (torchrun --nproc_per_node={processes}), or start a new run "
+                "with --name"
+            )
 
     def stopped_early(self) -> bool:
         """Whether `patience` epochs have passed without a better one."""
@@ -260,7 +284,12 @@ class Trainer:
         return bool(patience) and done - 1 - self.progress.best_epoch >= patience
 
     def run(self) -> None:
-        """Train from where `progress` stands to the end, checkpointing on the way."""
+        """Train from where `progress` stands to the end, checkpointing on the way.
+
+        Raises `UserError` for a run of another number of processes, or one whose every epoch
+        ended with a loss that is not finite.
+        """
+        self._check_processes()
         saved = self._clock()
         while self.progress.step < self.total_steps and not self.stopped_early():
             epoch, first = divmod(self.progress.step, self.steps_per_epoch)
@@ -290,3 +319,8 @@ class Trainer:
             self._end_epoch(epoch)
             self._save()
             saved = self._clock()
+        if self.progress.best_epoch < 0:
+            raise UserError(
+                f"{self.folder}: no epoch ended with a finite loss on calib; start a new run with "
+                "--name and a lower optim.lr"
+            )

@@ -12,12 +12,21 @@ def pixels(faces: Tensor, device: str) -> Tensor:
     return moved.contiguous(memory_format=torch.channels_last)
 
 
-def predict(model: nn.Module, faces: Tensor, *, device: str = "cpu", batch: int = 256) -> Tensor:
-    """Logits `N×7` (float32, CPU) of uint8 faces `N×H×W×C`; the batches are dealt to processes."""
+def predict(
+    model: nn.Module, faces: Tensor, *, rows: Tensor | None = None, device: str = "cpu",
+    batch: int = 256,
+) -> Tensor:  # fmt: skip
+    """Logits `N×7` (float32, CPU) of uint8 faces `N×H×W×C`; the batches are dealt to processes.
+
+    With `rows`, of those faces alone, gathered batch by batch: faces mapped from disk stay there.
+    """
     model.eval()
+    count = len(faces) if rows is None else len(rows)
+    where = None if rows is None else rows.to(faces.device)
 
     def logits(part: slice) -> dict[str, Tensor]:
         with torch.inference_mode():
-            return {"logits": model(pixels(faces[part], device)).float().cpu()}
+            some = faces[part] if where is None else faces[where[part]]
+            return {"logits": model(pixels(some, device)).float().cpu()}
 
-    return sharded(len(faces), batch, logits, device)["logits"]
+    return sharded(count, batch, logits, device)["logits"]

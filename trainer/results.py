@@ -22,8 +22,9 @@ def _predictions(trainer: Trainer, manifest: Manifest, name: str) -> Predictions
     """The network's answers to the rows of `calib` and `val`, with the temperature of `calib`."""
     chosen = [n for n, row in enumerate(manifest.rows) if row.split in ("calib", "val")]
     rows = [manifest.rows[n] for n in chosen]
-    faces = trainer.data.faces[torch.tensor(chosen).to(trainer.data.faces.device)]
-    logits = predict(trainer.model, faces, device=trainer.device.name).numpy()
+    logits = predict(
+        trainer.model, trainer.data.faces, rows=torch.tensor(chosen), device=trainer.device.name
+    ).numpy()
     labels = manifest.labels()[chosen]
     calib = np.array([row.split == "calib" for row in rows])
     try:

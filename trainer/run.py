@@ -18,7 +18,7 @@ from contract.expressions import EXPRESSIONS
 from contract.files import write_json_atomic
 from contract.manifest import Manifest, read_manifest
 from contract.provenance import commit_of_this_project
-from trainer.backbones import NormalisedClassifier, build
+from trainer.backbones import NormalisedClassifier, build, recompute
 from trainer.checkpoint import Trained, open_trained
 from trainer.config import TrainConfig
 from trainer.data.cache import packed_faces
@@ -72,12 +72,14 @@ def claim_folder(config: TrainConfig, inputs: dict[str, str], name: str | None) 
     file = folder / "config.json"
     if file.is_file():
         changed = _differences(file, config, inputs)
-        if changed:
+        if not changed:
+            return folder
+        # One without a checkpoint was refused or stopped before it had trained.
+        if (folder / "checkpoints").is_dir():
             raise UserError(
                 f"{folder} holds a run with another {', '.join(changed)}; "
                 "start a new one with --name, or remove the folder"
             )
-        return folder
     packages = ("torch", "timm", "numpy", "opencv-python-headless")
     environment = {
         "commit": commit_of_this_project(),
@@ -106,6 +108,45 @@ def _start(config: TrainConfig) -> Trained | None:
             f"train it first: fer-trainer --phase {config.start.phase} --seed {config.seed}"
         )
     return open_trained(folder)
+
+
+def _inherit(config: TrainConfig, start: Trained) -> TrainConfig:
+    """The config with the network and the input of the weights it starts from.
+
+    Raises `UserError` where a phase that goes on from another asks for a different size: the
+    weights decide, and what was asked for must not be ignored.
+    """
+    trained = start.config.input.size
+    if config.start.phase and config.start.checkpoint is None and config.input.size != trained:
+        raise UserError(
+            f"phase {config.phase} at {config.input.size} px starts from {start.file}, which sees "
+            f"{trained} px; leave the size out, or train {config.start.phase} at that size"
+        )
+    blocks = {"checkpoint_blocks": config.model.checkpoint_blocks}
+    model = start.config.model.model_copy(update=blocks)
+    return config.model_copy(update={"model": model, "input": start.config.input})
+
+
+def _softlabels(config: TrainConfig, manifest: Manifest) -> SoftLabels | None:
+    """The softlabels a config learns from, with all that its loss asks of them."""
+    distill = config.distill
+    if distill.method == "none":
+        return None
+    seen = distill.views == "seen"
+    soft = open_softlabels(distill.softlabels, manifest, config.augment if seen else None)
+    again = "make them again with fer-trainer softlabels"
+    if seen and not soft.views.shape[1]:
+        raise UserError(
+            f"{distill.softlabels}: holds no views; {again} --views 4, or set "
+            "distill.views=clean for the teachers' answers to plain images"
+        )
+    features = {"attention_weight": soft.attention, "similarity_weight": soft.embedding}
+    for key, stored in features.items():
+        if getattr(distill, key) and stored is None:
+            raise UserError(
+                f"{distill.softlabels}: holds no features for distill.{key}; {again} --features"
+            )
+    return soft
 
 
 def _targets(config: TrainConfig, part: Manifest) -> Tensor:
@@ -166,6 +207,7 @@ def _task(
 def _network(config: TrainConfig, data: Data, start: Trained | None) -> NormalisedClassifier:
     torch.manual_seed(config.seed)
     if start is not None:
+        recompute(start.model.network, config.model.checkpoint_blocks)
         return start.model
     mean, std = _normalisation(data)
     return build(config.model, config.input, mean, std)
@@ -174,14 +216,9 @@ def _network(config: TrainConfig, data: Data, start: Trained | None) -> Normalis
 def prepare(config: TrainConfig, manifest: Manifest, name: str | None, device: Device) -> Trainer:
     """A run folder claimed, faces packed, network built, state resumed: ready to run."""
     start = _start(config)
-    if start is not None:  # the weights say what network they are of and what it sees
-        config = config.model_copy(
-            update={"model": start.config.model, "input": start.config.input}
-        )
-    soft = None
-    if config.distill.method != "none":
-        expected = config.augment if config.distill.views == "seen" else None
-        soft = open_softlabels(config.distill.softlabels, manifest, expected)
+    if start is not None:
+        config = _inherit(config, start)
+    soft = _softlabels(config, manifest)
     inputs = {"manifest_sha256": manifest.sha256}
     if start is not None:
         inputs["start_sha256"] = start.sha256

@@ -72,7 +72,6 @@ def _made_features(
         F.normalize(each.float().flatten(1), dim=1) * weight**0.5
         for each, weight in zip(embeddings, weights, strict=True)
     ]
-    # Adding 0 makes −0 into 0, as the sum over processes does: then the files are the same.
     embedding = torch.cat(parts, dim=1).half()
     return {"attention": attention.half().cpu(), "embedding": embedding.cpu()}
 

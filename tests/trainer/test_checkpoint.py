@@ -56,6 +56,16 @@ def test_a_training_state_comes_back_whole(tmp_path: Path) -> None:
         assert torch.equal(loaded[0].state_dict()[name], value), name
 
 
+def test_a_run_begun_without_fp16_goes_on_with_it(tmp_path: Path) -> None:
+    """As one does that is begun on a CPU and goes on on a GPU."""
+    file = tmp_path / "last.safetensors"
+    model, ema, optimiser, scaler = parts(1)
+    without = torch.amp.GradScaler("cpu", enabled=False)
+    save_training(file, model, ema, optimiser, without, Progress(step=17))
+    assert load_training(file, model, ema, optimiser, scaler).step == 17
+    assert scaler.get_scale() == 512.0
+
+
 def test_weights_come_back_with_what_was_said_about_them(tmp_path: Path) -> None:
     model, other = parts(1)[0], parts(2)[0]
     save_weights(tmp_path / "w.safetensors", model, {"epoch": "3"})

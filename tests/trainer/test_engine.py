@@ -1,6 +1,9 @@
 """The loop: schedules, order of rows, accumulation, and what it writes."""
 
+import contextlib
 from collections import Counter
+from collections.abc import Iterator
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -140,6 +143,84 @@ def test_a_step_that_is_not_finite_leaves_the_weights(tmp_path: Path) -> None:
     before = trainer.model[1].weight.detach().clone()
     trainer.run()
     assert torch.equal(trainer.model[1].weight, before)
+    (line,) = trainer.history.lines()
+    assert (line["skipped_steps"], line["grad_norm_max"]) == (1, 0)
+
+
+def test_a_batch_that_overflows_does_not_spoil_running_statistics(tmp_path: Path) -> None:
+    class Overflowing(LabelTask):
+        def loss(self, model: nn.Module, batch: Batch) -> Loss:
+            images = batch.images * (float("inf") if batch.progress == 0.25 else 1.0)
+            return super().loss(model, replace(batch, images=images))
+
+    given = small_trainer(tmp_path, epochs=1, batch_size=16)
+    model = nn.Sequential(nn.BatchNorm2d(1), *given.model)
+    targets = nn.functional.one_hot(given.data.labels, 7).float()
+    task = Overflowing(targets, given.data.labels, None)
+    trainer = Trainer(given.config, tmp_path, model, task, given.data, CPU)
+    trainer.run()
+    (line,) = trainer.history.lines()
+    assert line["skipped_steps"] == 1
+    assert np.isfinite(line["calib_nll"])
+    for network in (trainer.model, trainer.ema.module):
+        assert float(network[0].running_mean) > 1  # of pixels around 127
+
+
+def test_a_run_that_never_was_finite_says_so(tmp_path: Path) -> None:
+    trainer = small_trainer(tmp_path, epochs=1, batch_size=64)
+    nn.init.constant_(trainer.model[1].weight, float("nan"))
+    nn.init.constant_(trainer.ema.module[1].weight, float("nan"))
+    with pytest.raises(UserError, match=r"no epoch ended with a finite loss.*optim\.lr"):
+        trainer.run()
+
+
+class Parallel(nn.Module):
+    """Stands for DistributedDataParallel: notes for which passes gradients are shared."""
+
+    shared: list[bool]
+
+    def __init__(self, model: nn.Module, **_: object) -> None:
+        super().__init__()
+        self.model, self.shared, self._sync = model, [], True
+
+    @contextlib.contextmanager
+    def no_sync(self) -> Iterator[None]:
+        self._sync = False
+        yield
+        self._sync = True
+
+    def forward(self, images: torch.Tensor) -> torch.Tensor:
+        self.shared.append(self._sync)
+        return self.model(images)
+
+
+@pytest.mark.parametrize("compiled", [False, True])
+def test_gradients_are_shared_once_a_step(
+    compiled: bool, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr("trainer.engine.world", lambda: 2)
+    monkeypatch.setattr("trainer.engine.DistributedDataParallel", Parallel)
+    monkeypatch.setattr(torch, "compile", lambda network, **_: nn.Sequential(network))
+    trainer = small_trainer(tmp_path, batch_size=8, accum_steps=3)
+    changed = trainer.config.model_copy(update={"compile": compiled})
+    again = (tmp_path, trainer.model, trainer.task, trainer.data, CPU)
+    trainer = Trainer(changed, *again)
+    trainer._step(epoch_order(trainer.data.labels, 0, 1, 0), 0)
+    assert isinstance(trainer._parallel, Parallel)
+    assert trainer._parallel.shared == [False, False, True]
+
+
+def test_a_run_goes_on_with_as_many_processes_as_began_it(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """With another number a step is another share of an epoch."""
+    small_trainer(tmp_path, epochs=1, batch_size=8).run()
+    monkeypatch.setattr("trainer.engine.world", lambda: 2)
+    monkeypatch.setattr("trainer.engine.DistributedDataParallel", lambda model, **_: model)
+    resumed = small_trainer(tmp_path, epochs=1, batch_size=8)
+    resumed.resume()
+    with pytest.raises(UserError, match=r"begun by 1 process.*--nproc_per_node=1"):
+        resumed.run()
 
 
 @pytest.mark.parametrize("rows", [448, 450, 479, 449, 33])

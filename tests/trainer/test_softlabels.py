@@ -22,7 +22,7 @@ from contract.expressions import EXPRESSIONS
 from contract.files import sha256_file
 from contract.manifest import read_manifest, write_manifest
 from tests.trainer.teachers import COLOUR, ROWS, teacher, two_sources, two_teachers
-from tests.trainer.tiny import make_phase
+from tests.trainer.tiny import fer_trainer, make_phase
 from trainer.backbones import Features
 from trainer.commands import ensemble as ensemble_command
 from trainer.commands.softlabels import main
@@ -245,6 +245,27 @@ def test_without_views_or_features_there_are_only_clean_logits(copied: Path) -> 
     assert soft.views.shape == (ROWS["train"], 0, 7)
     assert soft.attention is None
     assert soft.embedding is None
+
+
+@pytest.mark.parametrize(
+    ("views", "weights", "expected"),
+    [
+        ("0", {}, "soft: holds no views; .*--views 4, or set distill.views=clean"),
+        ("1", {"attention_weight": 0.1}, "soft: .*no features for distill.attention_weight; .*--f"),
+        ("1", {"similarity_weight": 0.1}, "soft: .*no features for distill.similarity_weight; "),
+    ],
+)
+def test_a_student_says_what_its_softlabels_lack(
+    copied: Path, views: str, weights: dict[str, float], expected: str
+) -> None:
+    flags = [flag for flag in arguments(copied, "soft") if flag != "--features"]
+    assert main([*flags, "--views", views]) == 0
+    settings = [f"--set=distill.{key}={value}" for key, value in weights.items()]
+    with pytest.raises(UserError, match=expected):
+        fer_trainer(
+            "--phase", str(copied / "tiny.toml"), "--softlabels", str(copied / "soft"),
+            "--set", "distill.method=kd", "--device", "cpu", *settings,
+        )  # fmt: skip
 
 
 def test_an_export_that_is_stopped_leaves_what_was_there(

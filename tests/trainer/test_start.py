@@ -71,3 +71,19 @@ def test_a_start_that_is_no_checkpoint_is_refused(run: Path, given: str) -> None
     start = run / "runs/tiny-seed1337" / given
     with pytest.raises(UserError, match=r"nothing|history|last"):
         fer_trainer("--phase", str(run / "more.toml"), "--start-from", str(start))
+
+
+def test_a_mistake_can_be_mended_under_the_same_name(run: Path) -> None:
+    """A run that was refused before it trained does not keep its folder."""
+    arguments = ["--phase", str(run / "tiny.toml"), "--name", "again", "--epochs", "1"]
+    with pytest.raises(UserError, match="timm has no 'test_resnat'"):
+        fer_trainer(*arguments, "--set", "model.backbone=test_resnat")
+    assert fer_trainer(*arguments) == 0
+    assert open_trained(run / "runs/again").config.model.backbone == "test_resnet"
+    with pytest.raises(UserError, match="holds a run with another model"):
+        fer_trainer(*arguments, "--set", "model.dropout=0.5")
+
+
+def test_a_size_that_the_weights_do_not_have_is_not_ignored(run: Path) -> None:
+    with pytest.raises(UserError, match="sees 32 px; leave the size out, or train tiny at that"):
+        fer_trainer("--phase", str(run / "more.toml"), "--image-size", "48")

@@ -1,6 +1,7 @@
 """Prepared faces of a manifest, packed into one uint8 array on disk."""
 
 import hashlib
+import os
 
 import numpy as np
 from numpy.typing import NDArray
@@ -8,7 +9,6 @@ from tqdm import tqdm
 
 from contract.errors import UserError
 from contract.faces import FaceInput, prepare_face, read_image
-from contract.files import write_atomic
 from contract.manifest import Manifest
 
 
@@ -26,13 +26,20 @@ def packed_faces(manifest: Manifest, face: FaceInput) -> NDArray[np.uint8]:
         stored = np.load(file, mmap_mode="c", allow_pickle=False)  # "c": torch wants it writable
         if stored.shape == shape:
             return np.asarray(stored)
-    faces = np.empty(shape, np.uint8)
-    for position, row in enumerate(tqdm(manifest.rows, "packing", unit="face", disable=None)):
-        image = read_image(manifest.path(row))
-        if image is None:
-            raise UserError(
-                f"{manifest.place(row)} cannot be decoded; restore the image or remove the row"
-            )
-        faces[position] = prepare_face(image, face)
-    write_atomic(file, lambda stream: np.save(stream, faces, allow_pickle=False))
-    return faces
+    file.parent.mkdir(parents=True, exist_ok=True)
+    # Straight to disk: a large set at 224 px is more than memory holds.
+    unfinished = file.with_suffix(f".{os.getpid()}.part")
+    try:
+        faces = np.lib.format.open_memmap(unfinished, "w+", np.uint8, shape)
+        for position, row in enumerate(tqdm(manifest.rows, "packing", unit="face", disable=None)):
+            image = read_image(manifest.path(row))
+            if image is None:
+                raise UserError(
+                    f"{manifest.place(row)} cannot be decoded; restore the image or remove the row"
+                )
+            faces[position] = prepare_face(image, face)
+        faces.flush()
+        unfinished.replace(file)
+    finally:
+        unfinished.unlink(missing_ok=True)
+    return packed_faces(manifest, face)
