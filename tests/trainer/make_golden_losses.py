@@ -11,6 +11,7 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 from scipy.special import log_softmax, rel_entr, softmax
+from scipy.stats import entropy
 
 Array = NDArray[np.float64]
 FILE = Path(__file__).with_name("golden_losses.json")
@@ -34,6 +35,7 @@ TARGETS = [
     [0.0, 0.2, 0.3, 0.0, 0.5, 0.0, 0.0],
     [0.94, 0.01, 0.01, 0.01, 0.01, 0.01, 0.01],
 ]
+COMPLEMENTARY = [3, 0, 0, 6]  # likely; unlikely; wrong and sure of it; no idea
 MARGINS = [(0.35, 30.0), (0.5, 64.0), (0.0, 30.0)]
 
 
@@ -60,6 +62,17 @@ def dkd_parts(
 
 def focal_weight(student: Array, targets: Array, gamma: float) -> Array:
     return np.asarray((1 - (targets * softmax(student, axis=1)).sum(1)) ** gamma)
+
+
+def negative(
+    logits: Array, labels: list[int], complementary: list[int], temperature: float
+) -> Array:
+    """−log(1 − p), with the label taken out of the softmax first where there is one (not −1)."""
+    losses = []
+    for z, label, c in zip(logits / temperature, labels, complementary, strict=True):
+        kept = [k for k in range(len(z)) if k != label]
+        losses.append(-np.log1p(-softmax(z[kept])[kept.index(c)]))
+    return np.array(losses)
 
 
 def attention_map(feature_map: Array, grid: int) -> Array:
@@ -141,6 +154,14 @@ def rows() -> list[dict[str, Any]]:
     add("focal_nckd", pair | {"labels": labels}, expected, temperature=2.0, gamma=1.5)
     expected = (teacher - teacher.mean(1, keepdims=True)) / teacher.std(1, keepdims=True)
     add("standardise", {"logits": teacher}, expected)
+    wrong = {"logits": student, "complementary": COMPLEMENTARY}
+    add("negative_loss", wrong, negative(student, [-1] * 4, COMPLEMENTARY, 1.0))
+    for t in (1.0, 2.0):
+        expected = negative(student, LABELS, COMPLEMENTARY, t)
+        add("negative_nckd_loss", wrong | {"labels": labels}, expected, temperature=t)
+    # Seven equal shares have an entropy of ln 7.
+    expected = entropy(softmax(student, axis=1), axis=1)
+    add("entropy", {"logits": student}, expected)
     # angry is class 0, disgust class 1, as the expressions are ordered everywhere.
     add(
         "class_alpha",

@@ -15,7 +15,7 @@ from scipy.special import log_softmax, softmax
 
 from contract.expressions import INDEX
 from tests.trainer.make_golden_losses import FILE, rows
-from trainer.losses import distill, feature, margin
+from trainer.losses import distill, feature, margin, negative
 from trainer.losses.distill import soft_cross_entropy, vote_targets
 
 Row = dict[str, Any]
@@ -107,14 +107,15 @@ def _public(module: ModuleType) -> dict[str, Callable[..., Any]]:
     }
 
 
-LOSSES = _public(distill) | _public(feature) | _public(margin)
+LOSSES = _public(distill) | _public(feature) | _public(margin) | _public(negative)
+CLASSES = {"labels", "complementary"}
 FILED: list[Row] = json.loads(FILE.read_text(encoding="utf-8"))
 FILED_IDS = [f"{row['loss']}-{i}" for i, row in enumerate(FILED)]
 
 
 def tensors(row: Row, dtype: torch.dtype) -> dict[str, torch.Tensor]:
     return {
-        name: torch.tensor(value, dtype=torch.int64 if name == "labels" else dtype)
+        name: torch.tensor(value, dtype=torch.int64 if name in CLASSES else dtype)
         for name, value in row["inputs"].items()
     }
 
