@@ -64,14 +64,19 @@ class NormalisedClassifier(nn.Module):
         self.register_buffer("mean", torch.tensor(mean).view(1, -1, 1, 1))
         self.register_buffer("std", torch.tensor(std).view(1, -1, 1, 1))
 
+    @property
+    def classifier(self) -> nn.Module:
+        """The head: embedding `N×D'` → logits `N×7`."""
+        own: nn.Module = self.network.get_classifier()
+        return own if self.head is None else self.head
+
     def forward(
         self, pixels: Tensor, with_features: bool = False
     ) -> Tensor | tuple[Tensor, Features]:
         """Logits of a batch; with `with_features` a pair of them and the `Features`."""
         feature_map = self.network.forward_features((pixels - self.mean) / self.std)
         embedding = self.network.forward_head(feature_map, pre_logits=True)
-        classify = self.network.get_classifier() if self.head is None else self.head
-        logits: Tensor = classify(embedding)
+        logits: Tensor = self.classifier(embedding)
         return (logits, Features(feature_map, embedding)) if with_features else logits
 
 

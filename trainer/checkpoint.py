@@ -54,12 +54,14 @@ def save_training(
     optimiser: torch.optim.Optimizer,
     scaler: torch.amp.GradScaler,
     progress: Progress,
+    task: dict[str, Tensor],
 ) -> None:
     """Everything a resumed run needs, atomically."""
     tensors = {
         **_flatten(model.state_dict(), "model."),
         **_flatten(ema.state_dict(), "ema."),
         **_optimiser_tensors(optimiser),
+        **_flatten(task, "task."),
     }
     meta = {"progress": json.dumps(asdict(progress)), "scaler": json.dumps(scaler.state_dict())}
     write_atomic(file, lambda stream: stream.write(save(tensors, meta)))
@@ -85,8 +87,11 @@ def load_training(
     ema: torch.nn.Module,
     optimiser: torch.optim.Optimizer,
     scaler: torch.amp.GradScaler,
-) -> Progress:
-    """Put a saved state back into the given objects. Raises `UserError` for a damaged file."""
+) -> tuple[Progress, dict[str, Tensor]]:
+    """Put a saved state back into the given objects; returns the progress and the task's state.
+
+    Raises `UserError` for a damaged file.
+    """
     tensors, meta = _read(file)
     model.load_state_dict(_part(tensors, "model."))
     ema.load_state_dict(_part(tensors, "ema."))
@@ -106,7 +111,7 @@ def load_training(
     scale = json.loads(meta["scaler"])
     if scale:  # empty where the run was without fp16 so far, such as on a CPU
         scaler.load_state_dict(scale)
-    return Progress(**json.loads(meta["progress"]))
+    return Progress(**json.loads(meta["progress"])), _part(tensors, "task.")
 
 
 def save_weights(file: Path, model: torch.nn.Module, about: dict[str, str]) -> None:

@@ -6,9 +6,13 @@ import sys
 from importlib import import_module
 from importlib.util import find_spec
 from pathlib import Path
+from typing import TYPE_CHECKING, Any
 
 from contract.command import Parser, run_command
 from contract.errors import UserError, nearest
+
+if TYPE_CHECKING:
+    from trainer.config import TrainConfig
 
 COMMANDS = {
     "data": "import, clean, validate, split, merge or count data",
@@ -17,6 +21,9 @@ COMMANDS = {
     "evaluate": "measure checkpoints and bundles on manifests",
     "compare": "runs side by side, with paired tests",
     "inspect": "where a checkpoint, a run or a bundle comes from",
+    "gates": "verdicts on finished runs by the criteria their phases declare",
+    "matrix": "run phases × seeds, only what is left of them",
+    "report": "write the study's report from run folders",
 }
 """Sub-commands, each `main(arguments)` of `trainer/commands/<name>.py`, and what they are for."""
 
@@ -52,7 +59,25 @@ def _parser() -> argparse.ArgumentParser:
     parser.add_argument("--image-size", type=int, help="side of the network's input in pixels")
     parser.add_argument("--softlabels", type=Path, help="folder made by fer-trainer softlabels")
     parser.add_argument("--start-from", type=Path, help="a run folder or weights to start from")
-    parser.add_argument("--amp", choices=("auto", "off", "bf16", "fp16"), help="mixed precision")
+    parser.add_argument(
+        "--amp", nargs="?", const="auto", choices=("auto", "off", "bf16", "fp16"),
+        help="mixed precision (alone: where it pays)",
+    )  # fmt: skip
+    parser.add_argument("--negl-ratio", type=float, help="share with complementary labels")
+    parser.add_argument("--negl-method", choices=("uniform", "targeted"), help="which labels")
+    parser.add_argument(
+        "--negl-gate-threshold", type=float, help="entropy above which they apply, in nats"
+    )
+    parser.add_argument("--memory-hidden-dim", type=int, help="width of nested learning's gate")
+    parser.add_argument("--memory-layers", type=int, help="hidden layers of that gate")
+    parser.add_argument("--meta-interval", type=int, help="steps between updates of that gate")
+    parser.add_argument(
+        "--with-prerequisites", action="store_true",
+        help="first make what the phase needs: teachers, softlabels, the runs it starts from",
+    )  # fmt: skip
+    parser.add_argument(
+        "--smoke", action="store_true", help="three epochs of it, in a folder smoke/ of its own"
+    )
     parser.add_argument("--device", help="auto, cpu, cuda or cuda:N")
     parser.add_argument(
         "--set", action="append", default=[], metavar="KEY=VALUE",
@@ -61,26 +86,94 @@ def _parser() -> argparse.ArgumentParser:
     return parser
 
 
+# Flags that hold for a phase and for all that it needs.
+_COMMON = {
+    "--manifest": "manifest", "--out": "out", "--seed": "seed", "--image-size": "input.size",
+    "--softlabels": "distill.softlabels", "--amp": "optim.amp", "--device": "device",
+}  # fmt: skip
+_OWN = {
+    "--epochs": "optim.epochs", "--batch-size": "optim.batch_size",
+    "--accum-steps": "optim.accum_steps", "--start-from": "start.checkpoint",
+    "--negl-ratio": "negative.ratio", "--negl-method": "negative.method",
+    "--negl-gate-threshold": "negative.entropy_threshold",
+    "--memory-hidden-dim": "nested.hidden_dim", "--memory-layers": "nested.layers",
+    "--meta-interval": "nested.meta_interval",
+}  # fmt: skip
+
+
+def _value(given: argparse.Namespace, flag: str) -> Any:
+    return getattr(given, flag.removeprefix("--").replace("-", "_"))
+
+
 def _overrides(given: argparse.Namespace) -> list[str]:
-    flags = {
-        "manifest": given.manifest, "out": given.out, "seed": given.seed,
-        "optim.epochs": given.epochs, "optim.batch_size": given.batch_size,
-        "optim.accum_steps": given.accum_steps, "optim.amp": given.amp,
-        "input.size": given.image_size, "distill.softlabels": given.softlabels,
-        "start.checkpoint": given.start_from, "device": given.device,
-    }  # fmt: skip
-    named = [
-        f"{key}={value if isinstance(value, int) else json.dumps(str(value))}"
-        for key, value in flags.items()
-        if value is not None
-    ]
-    return [*given.set, *named]
+    found = list(given.set)
+    for flag, key in {**_COMMON, **_OWN}.items():
+        value = _value(given, flag)
+        if value is not None:
+            text = value if isinstance(value, int | float) else json.dumps(str(value))
+            found.append(f"{key}={text}")
+    return found
 
 
-def main() -> int:
-    """The command. Returns the exit code; raises `UserError`."""
-    _need_extra()
-    arguments = sys.argv[1:]
+def _common(given: argparse.Namespace) -> list[str]:
+    pairs = [(flag, _value(given, flag)) for flag in _COMMON]
+    words = [word for flag, value in pairs if value is not None for word in (flag, str(value))]
+    return [*words, "--smoke"] if given.smoke else words
+
+
+def _prepare(config: "TrainConfig", given: argparse.Namespace) -> None:
+    """Make what the phase needs, or say what is missing."""
+    from trainer.distributed import launched
+    from trainer.prerequisites import as_shell, missing_commands
+
+    missing = missing_commands(config, _common(given))
+    if not missing:
+        return
+    if launched() or not given.with_prerequisites:
+        print("\n".join(as_shell(command) for command in missing), flush=True)
+        raise UserError(
+            f"phase {config.phase} needs what is not there yet; run the {len(missing)} command(s) "
+            "above first, or add --with-prerequisites"
+        )
+    for command in missing:
+        print(f"— {as_shell(command)}", flush=True)
+        dispatch(command)
+
+
+def _print_verdict(config: "TrainConfig", run: Path) -> None:
+    """What the phase's own criteria say of the finished run."""
+    from trainer.commands import gates
+    from trainer.distributed import is_main
+
+    if config.study.criteria and is_main():
+        gates.main([str(run)])
+
+
+def _run_phase(arguments: list[str]) -> int:
+    given = _parser().parse_args(arguments)
+    from trainer.phase_files import load_phase
+    from trainer.smoke import smoke_overrides
+
+    overrides = _overrides(given)
+    if given.smoke:
+        overrides += smoke_overrides(load_phase(given.phase, overrides))
+    config = load_phase(given.phase, overrides)
+    if config.phase == "finetune" and config.start.checkpoint is None:
+        raise UserError(
+            "phase finetune needs weights to start from: --start-from RUN_OR_CHECKPOINT"
+        )
+    if not given.export_best:
+        _prepare(config, given)
+    from trainer.run import train_phase  # after the config, so that its mistakes show at once
+
+    bundle = train_phase(config, given.name, export_best=given.export_best)
+    if not given.export_best:
+        _print_verdict(config, bundle.parent)
+    return 0
+
+
+def dispatch(arguments: list[str]) -> int:
+    """Run a command or a phase. Returns the exit code; raises `UserError`."""
     if arguments and arguments[0] in COMMANDS:
         command = import_module(f"trainer.commands.{arguments[0]}")
         code: int = command.main(arguments[1:])
@@ -90,18 +183,13 @@ def main() -> int:
             f"fer-trainer {arguments[0]}: no such command{nearest(arguments[0], COMMANDS)} "
             f"(one of {' '.join(COMMANDS)}, or --phase NAME)"
         )
-    given = _parser().parse_args(arguments)
-    from trainer.phase_files import load_phase
+    return _run_phase(arguments)
 
-    config = load_phase(given.phase, _overrides(given))
-    from trainer.run import train_phase  # after the config, so that its mistakes show at once
 
-    if given.phase == "finetune" and config.start.checkpoint is None:
-        raise UserError(
-            "phase finetune needs weights to start from: --start-from RUN_OR_CHECKPOINT"
-        )
-    train_phase(config, given.name, export_best=given.export_best)
-    return 0
+def main() -> int:
+    """The command. Returns the exit code; raises `UserError`."""
+    _need_extra()
+    return dispatch(sys.argv[1:])
 
 
 def run() -> int:

@@ -7,6 +7,8 @@ from pydantic import BaseModel, ConfigDict, Field, model_validator
 
 from contract.expressions import EXPRESSIONS
 from contract.faces import FaceInput
+from trainer.config_criteria import StudyConfig
+from trainer.config_study import NegativeConfig, NestedConfig
 
 
 class _Section(BaseModel):
@@ -84,6 +86,10 @@ class DistillConfig(_Section):
     )
     softlabels: Path = Field(
         Path("softlabels/ensemble"), description="Folder made by fer-trainer softlabels."
+    )
+    teachers: tuple[str, ...] = Field(
+        ("teacher_rn18", "teacher_b3", "teacher_cnxt"),
+        description="Phases whose ensemble makes the softlabels, where they have to be made.",
     )
     views: Literal["seen", "clean"] = Field(
         "seen",
@@ -201,5 +207,8 @@ class TrainConfig(_Section):
     model: ModelConfig = Field(ModelConfig(), description="The network.")
     target: TargetConfig = Field(TargetConfig(), description="The targets.")
     distill: DistillConfig = Field(DistillConfig(), description="Softlabels and their loss.")
+    negative: NegativeConfig = Field(NegativeConfig(), description="Negative learning.")
+    nested: NestedConfig = Field(NestedConfig(), description="Nested learning.")
+    study: StudyConfig = Field(StudyConfig(), description="Its place in the study.")
     augment: AugmentConfig = Field(AugmentConfig(), description="Augmentation.")
     optim: OptimConfig = Field(OptimConfig(), description="Optimiser and schedule.")

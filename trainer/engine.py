@@ -10,7 +10,7 @@ import contextlib
 import math
 import time
 from collections.abc import Callable, Iterator
-from dataclasses import dataclass, replace
+from dataclasses import dataclass, field, replace
 from pathlib import Path
 
 import numpy as np
@@ -22,12 +22,15 @@ from tqdm import tqdm
 
 from contract import metrics
 from contract.errors import UserError
+from contract.expressions import INDEX
 from trainer.checkpoint import Progress, load_training, save_training, save_weights
 from trainer.config import TrainConfig
 from trainer.data.augment import augment, draw, seed_of
 from trainer.device import Device
 from trainer.distributed import SequentialBatchNorm, is_main, rank, summed, world
+from trainer.figures import MINORITY
 from trainer.history import History, peak_memory_mb
+from trainer.monitor import warnings
 from trainer.predict import predict
 from trainer.schedules import epoch_order, learning_rate, training_size
 from trainer.tasks import Batch, Task
@@ -35,12 +38,16 @@ from trainer.tasks import Batch, Task
 
 @dataclass(frozen=True)
 class Data:
-    """Faces `N×H×W×C` (uint8; mapped from disk, or on the device), labels `N`, rows by split."""
+    """Faces `N×H×W×C` (uint8; mapped from disk, or on the device), labels `N`, rows by split.
+
+    `held` are positions in `train` that no step is to draw.
+    """
 
     faces: Tensor
     labels: Tensor
     train: Tensor
     calib: Tensor
+    held: Tensor = field(default_factory=lambda: torch.zeros(0, dtype=torch.long))
 
 
 def _decay_groups(model: nn.Module, decay: float) -> list[dict[str, object]]:
@@ -75,8 +82,11 @@ class Trainer:
         self.progress = Progress()
         self.history = History(folder)
         self._rows_per_step = optim.batch_size * optim.accum_steps * world()
-        self._train_labels = data.labels[data.train].cpu()
-        whole, tail = divmod(len(data.train), self._rows_per_step)
+        drawn = torch.ones(len(data.train), dtype=torch.bool)
+        drawn[data.held] = False
+        self._drawn = drawn.nonzero().flatten()
+        self._drawn_labels = data.labels[data.train].cpu()[drawn]
+        whole, tail = divmod(len(self._drawn), self._rows_per_step)
         # Batch statistics need two rows a process; a smaller rest waits for another epoch's order.
         self.steps_per_epoch = max(1, whole + (tail >= 2 * world()))
         self.total_steps = self.steps_per_epoch * optim.epochs
@@ -93,15 +103,16 @@ class Trainer:
     def resume(self) -> None:
         """Continue from the last checkpoint of the run folder, if there is one."""
         if self._state_file.is_file():
-            self.progress = load_training(
+            self.progress, state = load_training(
                 self._state_file, self.model, self.ema.module, self.optimiser, self.scaler
             )
+            self.task.load_state(state)
 
     def _save(self) -> None:
         if is_main():
             save_training(
                 self._state_file, self.model, self.ema.module, self.optimiser, self.scaler,
-                self.progress,
+                self.progress, self.task.state(),
             )  # fmt: skip
 
     def _pieces(self, order: Tensor, step: int) -> Iterator[tuple[Batch, float, bool]]:
@@ -125,12 +136,15 @@ class Trainer:
             faces = self.data.faces[where].to(self.device.name, non_blocking=True)
             images = augment(faces, size, self.config.augment, drawn.to(self.device.name))
             images = images.contiguous(memory_format=torch.channels_last)
-            batch = Batch(images, part.to(self.device.name), epoch, step / self.steps_per_epoch)
+            batch = Batch(
+                images, part.to(self.device.name), epoch, step / self.steps_per_epoch, step, number
+            )
             yield batch, len(part) / len(rows), number + world() >= count
 
     def _gradients(self, order: Tensor, step: int) -> dict[str, Tensor]:
         """Forward and backward of one step; the loss and its parts, this process's share."""
         sums: dict[str, Tensor] = {}
+        self.task.begin_step()
         for batch, share, last in self._pieces(order, step):
             parallel = None if last else self._parallel
             with contextlib.nullcontext() if parallel is None else parallel.no_sync():
@@ -188,6 +202,7 @@ class Trainer:
             group["lr"] = learning_rate(optim, step, self.steps_per_epoch)
         self.model.train()
         found = self._with_back_off(order, step)
+        self.task.end_step(step)
         self.scaler.unscale_(self.optimiser)
         norm = nn.utils.clip_grad_norm_(self.model.parameters(), optim.clip_norm)
         skip = self._guarded(found["loss"], step // self.steps_per_epoch)
@@ -196,6 +211,7 @@ class Trainer:
             self.scaler.step(self.optimiser)
         self.scaler.update()
         self.optimiser.zero_grad()
+        found |= self.task.after_step()
         if not finite:
             self._mend_statistics()
         self.ema.update(self.model, step=step)
@@ -213,10 +229,12 @@ class Trainer:
         truth = self.data.labels[self.data.calib].cpu().numpy().astype(np.int64)
         p = metrics.softmax(logits)
         guess = p.argmax(axis=1)
+        f1 = metrics.per_class(truth, guess, p.shape[1]).f1
         return {
             "calib_nll": metrics.nll(truth, p),
             "calib_accuracy": metrics.accuracy(truth, guess),
-            "calib_macro_f1": float(metrics.per_class(truth, guess, p.shape[1]).f1.mean()),
+            "calib_macro_f1": float(f1.mean()),
+            "calib_minority_f1": float(f1[[INDEX[name] for name in MINORITY]].mean()),
             "calib_ece": metrics.ece(truth, p),
         }
 
@@ -229,6 +247,7 @@ class Trainer:
         values = {name: total / steps for name, total in zip(parts, shared, strict=True)}
         values |= {name: sums[name] for name in sorted(once)}
         values |= self._calib()
+        values["steps"] = steps
         values["lr"] = float(self.optimiser.param_groups[0]["lr"])
         values["seconds"] = round(self.progress.seconds, 1)
         values["peak_memory_mb"] = peak_memory_mb(self.device.kind)
@@ -245,6 +264,8 @@ class Trainer:
                 f"calib: nll {values['calib_nll']:.4f}  accuracy {values['calib_accuracy']:.4f}  "
                 f"macro-F1 {values['calib_macro_f1']:.4f}  {values['seconds']:.0f} s"
             )
+            for line in warnings(self.history.lines()):
+                tqdm.write(f"warning: {line}")
 
     def _add(self, sums: dict[str, Tensor], found: dict[str, Tensor]) -> None:
         for name, value in found.items():
@@ -293,9 +314,8 @@ class Trainer:
         saved = self._clock()
         while self.progress.step < self.total_steps and not self.stopped_early():
             epoch, first = divmod(self.progress.step, self.steps_per_epoch)
-            order = epoch_order(
-                self._train_labels, self.config.optim.balance_power, self.config.seed, epoch
-            )
+            power, seed = self.config.optim.balance_power, self.config.seed
+            order = self._drawn[epoch_order(self._drawn_labels, power, seed, epoch)]
             sums = {
                 name: torch.tensor(value, dtype=torch.float64)
                 for name, value in self.progress.sums.items()

@@ -4,6 +4,7 @@ import json
 import os
 import platform
 from collections.abc import Callable
+from dataclasses import replace
 from importlib.metadata import version
 from pathlib import Path
 from typing import Any
@@ -26,13 +27,16 @@ from trainer.device import Device, pick_device
 from trainer.distributed import is_main, main_first, process_group, wait_for_all, world
 from trainer.engine import Data, Trainer
 from trainer.losses.distill import vote_targets
+from trainer.nested import meta_rows
 from trainer.softlabels_store import SoftLabels, open_softlabels
+from trainer.study_task import MetaRows, StudyTask
 from trainer.tasks import DistillTask, LabelTask, Task
 
 # A run may go on elsewhere, with other patience or a better-measured crop (which whole faces do not
 # pass through), and still be the same run.
 _NOT_IDENTITY = {
     "description",
+    "study",
     "device",
     "threads",
     "compile",
@@ -193,15 +197,38 @@ def load_data(config: TrainConfig, manifest: Manifest, device: Device) -> Data:
     return Data(faces, labels, torch.from_numpy(train), calib)
 
 
+def _hold_meta_rows(config: TrainConfig, data: Data) -> Data:
+    """The data with rows cut off for a learnt gate, if there is one or it is to be compared."""
+    learns = config.nested.enabled and config.nested.gate == "learned"
+    if not (learns or config.nested.hold_meta_rows):
+        return data
+    held = meta_rows(data.labels[data.train], config.nested.meta_share, config.seed)
+    return replace(data, held=held)
+
+
 def _task(
-    config: TrainConfig, manifest: Manifest, soft: SoftLabels | None, device: Device
+    config: TrainConfig, manifest: Manifest, soft: SoftLabels | None, data: Data,
+    network: NormalisedClassifier, device: Device,
 ) -> Task:  # fmt: skip
     part = manifest.select("train")
     targets = _targets(config, part).to(device.name)
     labels = torch.from_numpy(part.labels()).to(device.name)
+    studied = config.negative.enabled or config.nested.enabled
     if soft is None:
+        if studied:
+            raise UserError(
+                f"phase {config.phase}: negative and nested learning go with distillation; "
+                "set distill.method=kd or dkd"
+            )
         return LabelTask(targets, labels, config.model.arcface)
-    return DistillTask(config.distill, targets, labels, soft, device.name)
+    if not studied:
+        return DistillTask(config.distill, targets, labels, soft, device.name)
+    meta = None
+    if len(data.held):
+        rows = data.train[data.held]
+        meta = MetaRows(lambda chosen: data.faces[rows[chosen].to(data.faces.device)],
+                        data.labels[rows])  # fmt: skip
+    return StudyTask(config, targets, labels, soft, device.name, network, meta)
 
 
 def _network(config: TrainConfig, data: Data, start: Trained | None) -> NormalisedClassifier:
@@ -226,7 +253,7 @@ def prepare(config: TrainConfig, manifest: Manifest, name: str | None, device: D
         inputs["softlabels_sha256"] = soft.sha256
     claim: Callable[[], Path] = lambda: claim_folder(config, inputs, name)  # noqa: E731
     folder = main_first(claim)
-    data = load_data(config, manifest, device)
+    data = _hold_meta_rows(config, load_data(config, manifest, device))
     about = {
         "commit": commit_of_this_project(),
         "phase": config.phase,
@@ -235,7 +262,7 @@ def prepare(config: TrainConfig, manifest: Manifest, name: str | None, device: D
         **inputs,
     }
     model = _network(config, data, start)
-    task = _task(config, manifest, soft, device)
+    task = _task(config, manifest, soft, data, model, device)
     trainer = Trainer(config, folder, model, task, data, device, about)
     trainer.resume()
     return trainer

@@ -2,7 +2,6 @@
 
 import math
 from dataclasses import dataclass
-from typing import Protocol
 
 import torch
 from torch import Tensor, nn
@@ -21,40 +20,56 @@ from trainer.softlabels_store import SoftLabels
 class Batch:
     """Augmented images (`N×C×H×W`, 0…255) of training rows (`N` numbers, from 0).
 
-    `epoch` counts from 0; `progress` is the same with the share of the epoch done.
+    `epoch` counts from 0; `progress` is the same with the share of the epoch done. `step` is the
+    optimiser step, and `piece` tells its forward passes apart, over all processes.
     """
 
     images: Tensor
     rows: Tensor
     epoch: int
     progress: float
+    step: int = 0
+    piece: int = 0
 
 
 Loss = tuple[Tensor, dict[str, Tensor]]
 """The mean loss of a batch, and its parts for the history (means as well, detached)."""
 
 
-class Task(Protocol):
-    """What the loop asks of a task."""
+class Task:
+    """What the loop asks of a task. Only the loss has no default."""
 
     def draws(self, rows: Tensor, epoch: int) -> Tensor | None:
         """The augmentation `N×DRAWS` that training rows must get, or None for a fresh one."""
-        ...
+        return None
+
+    def begin_step(self) -> None:
+        """A step begins, or begins again because memory ran out."""
 
     def loss(self, model: nn.Module, batch: Batch) -> Loss:
         """The loss of a batch."""
-        ...
+        raise NotImplementedError
+
+    def end_step(self, step: int) -> None:
+        """All forward and backward passes of a step are done, the weights not yet changed."""
+
+    def after_step(self) -> dict[str, Tensor]:
+        """The weights have changed; more parts for the history, this process's share."""
+        return {}
+
+    def state(self) -> dict[str, Tensor]:
+        """What a checkpoint must hold besides the network."""
+        return {}
+
+    def load_state(self, state: dict[str, Tensor]) -> None:
+        """Continue from a `state`."""
 
 
-class LabelTask:
+class LabelTask(Task):
     """Cross-entropy against a target distribution, with ArcFace's margin if the head has one."""
 
     def __init__(self, targets: Tensor, labels: Tensor, arcface: ArcFaceConfig | None) -> None:
         self._targets, self._labels, self._arcface = targets, labels, arcface
-
-    def draws(self, rows: Tensor, epoch: int) -> Tensor | None:
-        """Always fresh."""
-        return None
 
     def loss(self, model: nn.Module, batch: Batch) -> Loss:
         """Mean cross-entropy."""
@@ -70,7 +85,7 @@ class LabelTask:
         return loss, {}
 
 
-class DistillTask:
+class DistillTask(Task):
     """KD or DKD from softlabels, with the rivals' terms where their weights ask for them."""
 
     def __init__(
@@ -78,6 +93,7 @@ class DistillTask:
         device: str,
     ) -> None:  # fmt: skip
         self._config, self._targets, self._labels = config, targets, labels
+        self._device = device
         self._clean = soft.clean.to(device)
         self._stored = {
             name: stored.to(device)
@@ -111,16 +127,19 @@ class DistillTask:
         return self._of_view("views", batch) if self._views else self._clean[batch.rows]
 
     def rows_loss(
-        self, logits: Tensor, teacher: Tensor, batch: Batch
+        self, logits: Tensor, teacher: Tensor, batch: Batch, weight: Tensor | float = 1.0
     ) -> tuple[Tensor, dict[str, Tensor]]:
-        """Loss of each row `N` from logits `N×7`, and its parts, of each row as well."""
+        """Loss of each row `N` from logits `N×7`, and its parts, of each row as well.
+
+        `weight`, one or of each row, is that of its softened terms.
+        """
         config, labels = self._config, self._labels[batch.rows]
         general = schedules.by_epoch(config.alpha_by_epoch, config.alpha, batch.epoch)
         alpha = losses.class_alpha(labels, general, config.class_alpha)
         temperature = schedules.by_epoch(
             config.temperature_by_epoch, config.temperature, batch.epoch
         )
-        rise = schedules.ramp(batch.progress, 0, config.warmup_epochs)
+        rise = weight * schedules.ramp(batch.progress, 0, config.warmup_epochs)
         ce = losses.soft_cross_entropy_rows(logits, self._targets[batch.rows])
         ce_weight = (1 - alpha) if config.ce_weight is None else config.ce_weight
         total, parts = ce_weight * ce, {"ce": ce}

@@ -84,6 +84,14 @@ def test_from_tar_to_distilled_student(
     for name in ("curves", "confusion", "reliability"):
         assert (run / f"plots/{name}.png").stat().st_size > 5000
 
+    # A phase of the study on top: its baseline is made, and it ends with a verdict.
+    capsys.readouterr()
+    assert fer_trainer("--phase", "negl_tier1", "--with-prerequisites", *SMALL) == 0
+    printed = capsys.readouterr().out
+    assert "— fer-trainer --phase study_kd" in printed
+    assert "negl_tier1 against study_kd" in printed
+    assert "decision: " in printed
+
     # Other softlabels than the student was made for are refused by name.
     with pytest.raises(UserError, match="augment"):
         fer_trainer(

@@ -33,9 +33,11 @@ def test_a_training_state_comes_back_whole(tmp_path: Path) -> None:
     file = tmp_path / "last.safetensors"
     saved = parts(1)
     progress = Progress(step=17, best_epoch=2, best_nll=0.75)
-    save_training(file, *saved, progress)
+    save_training(file, *saved, progress, {"memory": torch.arange(3.0)})
     loaded = parts(2)
-    assert load_training(file, *loaded) == progress
+    found, task = load_training(file, *loaded)
+    assert found == progress
+    assert torch.equal(task["memory"], torch.arange(3.0))
     for before, after in zip(saved[:2], loaded[:2], strict=True):
         for name, value in before.state_dict().items():
             assert torch.equal(after.state_dict()[name], value), name
@@ -61,8 +63,8 @@ def test_a_run_begun_without_fp16_goes_on_with_it(tmp_path: Path) -> None:
     file = tmp_path / "last.safetensors"
     model, ema, optimiser, scaler = parts(1)
     without = torch.amp.GradScaler("cpu", enabled=False)
-    save_training(file, model, ema, optimiser, without, Progress(step=17))
-    assert load_training(file, model, ema, optimiser, scaler).step == 17
+    save_training(file, model, ema, optimiser, without, Progress(step=17), {})
+    assert load_training(file, model, ema, optimiser, scaler)[0].step == 17
     assert scaler.get_scale() == 512.0
 
 
@@ -77,7 +79,7 @@ def test_weights_come_back_with_what_was_said_about_them(tmp_path: Path) -> None
 @pytest.mark.parametrize("keep", [0, 7, 100, -1])
 def test_a_damaged_file_is_named(tmp_path: Path, keep: int) -> None:
     file = tmp_path / "last.safetensors"
-    save_training(file, *parts(1), Progress())
+    save_training(file, *parts(1), Progress(), {})
     file.write_bytes(file.read_bytes()[:keep])
     with pytest.raises(UserError, match=r"last\.safetensors: not a readable checkpoint"):
         load_training(file, *parts(2))

@@ -46,10 +46,13 @@ def test_another_start_is_another_run(run: Path) -> None:
         fer_trainer("--phase", str(run / "more.toml"))
 
 
-def test_what_must_be_trained_first_is_said_with_the_command(run: Path) -> None:
+def test_what_must_be_trained_first_is_said_with_the_command(
+    run: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
     shutil.rmtree(run / "runs/tiny-seed1337")
-    with pytest.raises(UserError, match=r"train it first: fer-trainer --phase tiny --seed 1337"):
-        fer_trainer("--phase", str(run / "more.toml"))
+    with pytest.raises(UserError, match="phase more needs what is not there yet"):
+        fer_trainer("--phase", str(run / "more.toml"), "--seed", "1337")
+    assert capsys.readouterr().out == "fer-trainer --phase tiny --seed 1337\n"
 
 
 def test_finetuning_takes_the_network_from_the_checkpoint(run: Path, phase_file: Path) -> None:

@@ -1,0 +1,76 @@
+"""What a phase needs first: named in order, as commands, without what is there already."""
+
+from pathlib import Path
+
+import pytest
+
+from trainer.config import TrainConfig
+from trainer.phase_files import load_phase
+from trainer.prerequisites import as_shell, missing_commands
+
+
+def phase(name: str, folder: Path, *more: str) -> TrainConfig:
+    places = [f"out='{folder}/runs'", f"distill.softlabels='{folder}/soft'", *more]
+    return load_phase(name, [f"manifest='{folder}/manifest.csv'", *places])
+
+
+def complete(folder: Path, *phases: str) -> None:
+    for name in phases:
+        bundle = folder / f"runs/{name}-seed1337/bundle/bundle.json"
+        bundle.parent.mkdir(parents=True)
+        bundle.touch()
+
+
+def softlabels(folder: Path) -> None:
+    (folder / "soft").mkdir()
+    (folder / "soft/hash_manifest.json").touch()
+
+
+def missing(name: str, folder: Path, *more: str) -> list[str]:
+    made = missing_commands(phase(name, folder, *more), ["--seed", "1337"])
+    return [command[1] if command[0] == "--phase" else command[0] for command in made]
+
+
+def test_from_nothing_teachers_come_first_and_the_baseline_last(tmp_path: Path) -> None:
+    assert missing("negl_tier1", tmp_path) == [
+        "teacher_rn18", "teacher_b3", "teacher_cnxt", "ensemble", "softlabels",
+        "student_ce", "study_kd",
+    ]  # fmt: skip
+
+
+def test_what_is_there_is_left_out(tmp_path: Path) -> None:
+    softlabels(tmp_path)
+    complete(tmp_path, "student_ce")
+    assert missing("negl_tier1", tmp_path) == ["study_kd"]
+    complete(tmp_path, "study_kd")
+    assert missing("negl_tier1", tmp_path) == []
+
+
+def test_a_half_made_run_is_named_again(tmp_path: Path) -> None:
+    softlabels(tmp_path)
+    (tmp_path / "runs/student_ce-seed1337/checkpoints").mkdir(parents=True)
+    assert missing("student_kd", tmp_path) == ["student_ce"]
+
+
+def test_a_start_of_ones_own_needs_no_run(tmp_path: Path) -> None:
+    softlabels(tmp_path)
+    assert missing("student_kd", tmp_path, "start.checkpoint='x.safetensors'") == []
+
+
+def test_fewer_teachers_may_make_the_softlabels(tmp_path: Path) -> None:
+    complete(tmp_path, "student_ce")
+    made = missing("student_kd", tmp_path, 'distill.teachers=["teacher_rn18"]')
+    assert made == ["teacher_rn18", "ensemble", "softlabels"]
+
+
+@pytest.mark.parametrize("name", ["teacher_rn18", "student_ce"])
+def test_a_phase_from_scratch_needs_nothing(tmp_path: Path, name: str) -> None:
+    assert missing(name, tmp_path) == []
+
+
+def test_commands_can_be_typed(tmp_path: Path) -> None:
+    folder = tmp_path / "a folder"
+    ensemble = missing_commands(phase("student_kd", folder), [])[3]
+    text = as_shell(ensemble)
+    assert text.startswith("fer-trainer ensemble '")
+    assert f"'{folder}/runs/teacher_b3-seed1337'" in text
