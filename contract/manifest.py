@@ -183,7 +183,7 @@ def missing_image(manifest: Path, row: Row) -> UserError | None:
     if os.path.isfile(path):  # noqa: PTH113
         return None
     return UserError(
-        f"{manifest}: line {row.line}: no image at {path}; paths are relative to the manifest"
+        f"{manifest}: line {row.line}: no image at {Path(path)}; paths are relative to the manifest"
     )
 
 

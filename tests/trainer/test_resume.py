@@ -22,7 +22,7 @@ def step_of(checkpoint: Path) -> int:
     try:
         with safe_open(checkpoint, framework="pt") as stored:
             return int(json.loads(stored.metadata()["progress"])["step"])
-    except (FileNotFoundError, SafetensorError):
+    except (FileNotFoundError, SafetensorError, RuntimeError):  # replaced while it was read
         return 0
 
 
