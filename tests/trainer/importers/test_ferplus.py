@@ -210,7 +210,7 @@ def test_the_csv_of_a_split_and_the_report_agree_with_the_manifest(
         whole = manifest(out, protocol)
         for split in ("train", "calib", "val", "test"):
             assert manifest(out, protocol, split).rows == whole.select(split).rows
-        report = json.loads((out / protocol / "import_report.json").read_text())
+        report = json.loads((out / protocol / "clean_report.json").read_text())
         assert report == reports[protocol]
         assert report["sha256"]["manifest.csv"] == whole.sha256
 

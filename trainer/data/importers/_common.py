@@ -322,7 +322,7 @@ def write(
     folder: Path, rows: Sequence[Row], *, data_set: str, protocol: str, seed: int,
     lost: Mapping[str, int], more: Mapping[str, Extra] | None = None,
 ) -> dict[str, Any]:  # fmt: skip
-    """manifest.csv, a CSV per split and import_report.json in a folder; returns the report.
+    """manifest.csv, a CSV per split and clean_report.json in a folder; returns the report.
 
     `more` holds further manifests by name.
     """
@@ -346,5 +346,5 @@ def write(
         **{name: said for name, (_, said) in (more or {}).items()},
         "sha256": dict(sorted(hashes.items())),
     }
-    write_json_atomic(folder / "import_report.json", report)
+    write_json_atomic(folder / "clean_report.json", report)
     return report
