@@ -4,6 +4,7 @@ from pathlib import Path
 
 import pytest
 
+from trainer.cli import _run_phase
 from trainer.config import TrainConfig
 from trainer.phase_files import load_phase
 from trainer.prerequisites import as_shell, missing_commands
@@ -66,6 +67,30 @@ def test_fewer_teachers_may_make_the_softlabels(tmp_path: Path) -> None:
 @pytest.mark.parametrize("name", ["teacher_rn18", "student_ce"])
 def test_a_phase_from_scratch_needs_nothing(tmp_path: Path, name: str) -> None:
     assert missing(name, tmp_path) == []
+
+
+def test_on_request_they_are_made_first_in_order_with_the_flags_they_share(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    softlabels(tmp_path)
+    made: list[list[str]] = []
+    monkeypatch.setattr("trainer.cli.dispatch", made.append)
+    trained: list[str] = []
+
+    def train(config: TrainConfig, name: str | None, *, export_best: bool) -> Path:
+        trained.append(config.phase)
+        return config.out / "x" / "bundle"
+
+    monkeypatch.setattr("trainer.run.train_phase", train)
+    monkeypatch.setattr("trainer.cli._print_verdict", lambda config, run: None)
+    places = ["--out", f"{tmp_path}/runs", "--softlabels", f"{tmp_path}/soft", "--seed", "7"]
+    own = ["--epochs", "2", "--negl-ratio", "0.03"]
+    _run_phase(["--phase", "negl_tier1", *places, *own, "--with-prerequisites"])
+    assert [command[1] for command in made] == ["student_ce", "study_kd"]
+    for command in made:
+        assert command[command.index("--seed") + 1] == "7"
+        assert "--epochs" not in command
+    assert trained == ["negl_tier1"]
 
 
 def test_commands_can_be_typed(tmp_path: Path) -> None:
