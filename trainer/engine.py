@@ -15,6 +15,7 @@ from pathlib import Path
 
 import numpy as np
 import torch
+from numpy.typing import NDArray
 from timm.utils import ModelEmaV3
 from torch import Tensor, nn
 from torch.nn.parallel import DistributedDataParallel
@@ -54,6 +55,14 @@ def _decay_groups(model: nn.Module, decay: float) -> list[dict[str, object]]:
     weights = [p for p in model.parameters() if p.ndim > 1]
     rest = [p for p in model.parameters() if p.ndim <= 1]
     return [{"params": weights, "weight_decay": decay}, {"params": rest, "weight_decay": 0.0}]
+
+
+def _temperature(logits: NDArray[np.float64], labels: NDArray[np.int64]) -> float:
+    """The temperature that suits logits `N×7`, 1 where no finite one does."""
+    try:
+        return metrics.fit_temperature(logits, labels)
+    except ValueError:  # every row of a small or easy split may be right
+        return 1.0
 
 
 class Trainer:
@@ -232,6 +241,9 @@ class Trainer:
         f1 = metrics.per_class(truth, guess, p.shape[1]).f1
         return {
             "calib_nll": metrics.nll(truth, p),
+            "calib_nll_scaled": metrics.nll(
+                truth, metrics.softmax(logits, _temperature(logits, truth))
+            ),
             "calib_accuracy": metrics.accuracy(truth, guess),
             "calib_macro_f1": float(f1.mean()),
             "calib_minority_f1": float(f1[[INDEX[name] for name in MINORITY]].mean()),
@@ -251,8 +263,10 @@ class Trainer:
         values["lr"] = float(self.optimiser.param_groups[0]["lr"])
         values["seconds"] = round(self.progress.seconds, 1)
         values["peak_memory_mb"] = peak_memory_mb(self.device.kind)
-        if values["calib_nll"] < self.progress.best_nll:
-            self.progress = replace(self.progress, best_epoch=epoch, best_nll=values["calib_nll"])
+        # At the temperature it will be used at: a margin or a scale makes raw logits overconfident.
+        nll = values["calib_nll_scaled"]
+        if nll < self.progress.best_nll:
+            self.progress = replace(self.progress, best_epoch=epoch, best_nll=nll)
             if is_main():
                 about = {**self._about, "epoch": str(epoch)}
                 save_weights(self.best_file, self.ema.module, about)

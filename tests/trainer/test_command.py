@@ -115,7 +115,7 @@ def test_the_best_epoch_of_an_unfinished_run_can_be_exported(
     (copied / "bundle/bundle.json").unlink()
     arguments = ("--phase", phase_file, "--out", copied.parent, "--export-best")
     code, out, _ = fer_trainer(*arguments, "--name", "whole")
-    losses = [json.loads(line)["calib_nll"] for line in (copied / "history.jsonl").open()]
+    losses = [json.loads(line)["calib_nll_scaled"] for line in (copied / "history.jsonl").open()]
     made = copied / f"whole-epoch{losses.index(min(losses)) + 1}/bundle"
     assert (code, out) == (0, f"float bundle: {made}\n")
     assert open_bundle(made).info.metrics == open_bundle(finished / "bundle").info.metrics

@@ -14,6 +14,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 from torch import nn
 
+from contract import metrics
 from contract.errors import UserError
 from contract.faces import FaceInput
 from tests.trainer.tiny import NOTHING
@@ -321,7 +322,7 @@ def test_it_stops_when_nothing_gets_better(tmp_path: Path) -> None:
     )
     trainer.run()
     lines = trainer.history.lines()
-    best = int(np.argmin([line["calib_nll"] for line in lines]))
+    best = int(np.argmin([line["calib_nll_scaled"] for line in lines]))
     assert len(lines) == best + 1 + 3 < 50
     resumed = small_trainer(tmp_path, epochs=50, batch_size=16, patience=3)
     resumed.resume()
@@ -378,17 +379,21 @@ def test_a_run_killed_at_the_end_of_an_epoch_still_ends_that_epoch(tmp_path: Pat
     assert [line["epoch"] for line in resumed.history.lines()] == [0, 1]
 
 
-def test_the_best_epoch_is_that_of_the_lowest_calib_nll(tmp_path: Path) -> None:
+def test_the_best_epoch_is_that_of_the_lowest_calib_nll_at_its_temperature(
+    tmp_path: Path,
+) -> None:
     trainer = small_trainer(tmp_path, epochs=6, batch_size=16, lr=1e-4, ema_decay=0.0)
     trainer.run()
-    losses = [line["calib_nll"] for line in trainer.history.lines()]
+    losses = [line["calib_nll_scaled"] for line in trainer.history.lines()]
     assert [line["epoch"] for line in trainer.history.lines()] == list(range(6))
     assert trainer.progress.best_epoch == int(np.argmin(losses))
     assert trainer.progress.best_nll == min(losses)
     about = load_weights(trainer.best_file, trainer.model)
     assert about == {"epoch": str(int(np.argmin(losses)))}
     logits = predict(trainer.model, trainer.data.faces[:14])
-    found = nn.functional.cross_entropy(logits, trainer.data.labels[:14])
+    labels = trainer.data.labels[:14]
+    temperature = metrics.fit_temperature(logits.numpy(), labels.numpy())
+    found = nn.functional.cross_entropy(logits.double() / temperature, labels)
     assert float(found) == pytest.approx(min(losses), rel=1e-4)
 
 

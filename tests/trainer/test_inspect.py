@@ -42,7 +42,7 @@ def test_a_run_says_where_it_comes_from(
     found = as_json(finished, capsys)
     weights = finished / "checkpoints/best.safetensors"
     history = [json.loads(line) for line in (finished / "history.jsonl").read_text().splitlines()]
-    best = min(history, key=lambda line: line["calib_nll"])
+    best = min(history, key=lambda line: line["calib_nll_scaled"])
     assert (found["phase"], found["seed"], found["finished"]) == ("tiny", 1337, True)
     assert (found["epoch"], found["epochs_done"]) == (best["epoch"] + 1, 4)
     assert found["commit"].removesuffix("-dirty") == commit_of_this_project().removesuffix("-dirty")
