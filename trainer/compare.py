@@ -10,12 +10,10 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-import numpy as np
-
 from contract.errors import UserError
 from contract.metrics import Ints, softmax
 from trainer.figures import BIASED, RESAMPLES, Answers, Interval, bootstrap, figures, within
-from trainer.predictions import Predictions, load_predictions
+from trainer.predictions import Predictions, check_same_rows, load_predictions
 
 PREDICTIONS_FILE = "predictions.npz"
 SHOWN = ("accuracy", "macro_f1", "minority_f1", "ece_raw", "ece_scaled", "brier", "nll")
@@ -72,15 +70,10 @@ def open_run(path: Path, split: str) -> Run:
 
 
 def _same_rows(first: Run, other: Run) -> None:
-    one, two = first.predictions, other.predictions
-    if one.paths == two.paths and np.array_equal(one.labels, two.labels):
-        return
-    raise UserError(
-        f"{other.name} was evaluated on other rows than {first.name}: {len(two)} of manifest "
-        f"{two.manifest_sha256[:12]} ({two.protocol}) against {len(one)} of "
-        f"{one.manifest_sha256[:12]} ({one.protocol}); evaluate both on one manifest with "
-        "fer-trainer evaluate --save-predictions"
-    )
+    check_same_rows(
+        first.predictions, other.predictions, name=first.name, other_name=other.name,
+        mend="evaluate both on one manifest with fer-trainer evaluate --save-predictions",
+    )  # fmt: skip
 
 
 def _intervals(answers: Sequence[Answers], seed: int) -> list[dict[str, Interval]]:

@@ -136,3 +136,16 @@ def load_predictions(file: Path) -> Predictions:
     if fault := _faults(p):
         raise UserError(f"{file}: {fault}; {_MEND}")
     return p
+
+
+def check_same_rows(
+    one: Predictions, other: Predictions, *, name: str, other_name: str, mend: str
+) -> None:
+    """Raises `UserError`, ending in `mend`, unless both have the same rows and labels."""
+    if one.paths == other.paths and np.array_equal(one.labels, other.labels):
+        return
+    raise UserError(
+        f"{other_name} was evaluated on other rows than {name}: {len(other)} of manifest "
+        f"{other.manifest_sha256[:12]} ({other.protocol}) against {len(one)} of "
+        f"{one.manifest_sha256[:12]} ({one.protocol}); {mend}"
+    )

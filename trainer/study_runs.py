@@ -12,7 +12,6 @@ from functools import cached_property
 from pathlib import Path
 from typing import Any
 
-import numpy as np
 from pydantic import ValidationError
 
 from contract import metrics
@@ -22,7 +21,7 @@ from contract.metrics import PerClass, softmax
 from contract.validation import explain
 from trainer.config_criteria import StudyConfig
 from trainer.figures import MINORITY, Answers
-from trainer.predictions import Predictions, load_predictions
+from trainer.predictions import Predictions, check_same_rows, load_predictions
 
 PAIRS = (("fear", "surprise"), ("neutral", "sad"))
 PREDICTIONS = "predictions.npz"
@@ -107,14 +106,10 @@ def same_rows(runs: Iterable[StudyRun]) -> None:
     first: StudyRun | None = None
     for run in runs:
         first = first or run
-        one, two = first.predictions, run.predictions
-        if one.paths == two.paths and np.array_equal(one.labels, two.labels):
-            continue
-        raise UserError(
-            f"{run.folder} answered other rows than {first.folder}: {len(two)} of manifest "
-            f"{two.manifest_sha256[:12]} ({two.protocol}) against {len(one)} of "
-            f"{one.manifest_sha256[:12]} ({one.protocol}); train both on one manifest"
-        )
+        check_same_rows(
+            first.predictions, run.predictions, name=str(first.folder),
+            other_name=str(run.folder), mend="train both on one manifest",
+        )  # fmt: skip
 
 
 def by_phase(runs: Iterable[StudyRun]) -> dict[str, dict[int, StudyRun]]:

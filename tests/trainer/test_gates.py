@@ -246,7 +246,7 @@ def test_intervals_over_rows_are_those_of_compare(tmp_path: Path) -> None:
 
 def test_other_rows_are_refused(tmp_path: Path) -> None:
     make_run(tmp_path, "study_kd", sure(0.9, per_class=100))
-    with pytest.raises(UserError, match=r"study_kd-seed1337 answered other rows .* 700 of"):
+    with pytest.raises(UserError, match=r"study_kd-seed1337 was evaluated on other rows .* 700 of"):
         one([make_run(tmp_path, "negl_tier1", sure(0.88), study=STUDY)])
 
 
