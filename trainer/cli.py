@@ -166,7 +166,8 @@ def _run_phase(arguments: list[str]) -> int:
         _prepare(config, given)
     from trainer.run import train_phase  # after the config, so that its mistakes show at once
 
-    bundle = train_phase(config, given.name, export_best=given.export_best)
+    asked = [assignment.partition("=")[0].strip() for assignment in _overrides(given)]
+    bundle = train_phase(config, given.name, asked=asked, export_best=given.export_best)
     if not given.export_best:
         _print_verdict(config, bundle.parent)
     return 0

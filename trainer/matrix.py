@@ -99,17 +99,20 @@ def load_matrix(name: str) -> MatrixConfig:
     return matrix
 
 
-def _needs(phase: str) -> list[str]:
+def _needs(phase: str, sets: list[str]) -> list[str]:
     """Phases that must be complete before this one, with the same seed."""
-    config = load_phase(phase, [])
+    config = load_phase(phase, sets)
     start = [config.start.phase] if config.start.phase and not config.start.checkpoint else []
     return list(dict.fromkeys([*start, *config.study.requires]))
 
 
-def in_order(phases: Sequence[str]) -> dict[str, list[str]]:
+def in_order(
+    phases: Sequence[str], sets: Callable[[str], list[str]] = lambda phase: []
+) -> dict[str, list[str]]:
     """The phases and all that they need, each after what it needs: phase → what it needs.
 
-    Raises `UserError` for phases that need each other in a circle.
+    `sets` gives a phase's key=value overrides: one that starts from named weights needs no run to
+    start from. Raises `UserError` for phases that need each other in a circle.
     """
     done: dict[str, list[str]] = {}
 
@@ -118,7 +121,7 @@ def in_order(phases: Sequence[str]) -> dict[str, list[str]]:
             raise UserError(f"phases need each other in a circle: {' → '.join([*path, phase])}")
         if phase in done:
             return
-        needs = _needs(phase)
+        needs = _needs(phase, sets(phase))
         for each in needs:
             visit(each, (*path, phase))
         done[phase] = needs
@@ -141,17 +144,19 @@ def missing_prerequisites(phase: str, seed: int, out: Path) -> list[str]:
 
 def jobs_of(matrix: MatrixConfig) -> list[Job]:
     """Every run of a matrix, seed by seed, each after those it needs."""
-    order = in_order(matrix.phases)
+
+    def sets_of(phase: str) -> list[str]:
+        return [*matrix.set, *matrix.phase_set.get(phase, ())]
+
+    order = in_order(matrix.phases, sets_of)
     given: list[str] = ["--out", str(matrix.out)]
     for flag, path in (("--manifest", matrix.manifest), ("--softlabels", matrix.softlabels)):
         given += [flag, str(path)] if path is not None else []
     made = []
     for seed in matrix.seeds:
         for phase, needs in order.items():
-            sets = [*matrix.set, *matrix.phase_set.get(phase, ())]
-            load_phase(phase, sets)  # a wrong key shows before the first run
             words = ["--phase", phase, "--seed", str(seed), *given]
-            words += [word for each in sets for word in ("--set", each)]
+            words += [word for each in sets_of(phase) for word in ("--set", each)]
             job = Job(
                 phase, seed, matrix.out / f"{phase}-seed{seed}", words,
                 [f"{each}-seed{seed}" for each in needs],

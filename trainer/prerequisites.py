@@ -35,9 +35,11 @@ def missing_commands(config: TrainConfig, common: list[str]) -> list[list[str]]:
     names: list[str] = []
     start = [] if config.start.checkpoint else [config.start.phase]
     for need in [*start, *config.study.requires]:
+        if not need or is_complete(folder(need)):
+            continue  # whatever it was made from is not needed any more
         if need in phase_names():  # a phase of the user's own is taken by its name alone
             names += missing_prerequisites(need, config.seed, config.out)
-        names += [need] if need and not is_complete(folder(need)) else []
+        names.append(need)
     return [*found, *(phase(name) for name in dict.fromkeys(names))]
 
 

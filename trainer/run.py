@@ -1,9 +1,10 @@
 """One run of a phase: a folder from the resolved config to the float bundle."""
 
+import functools
 import json
 import os
 import platform
-from collections.abc import Callable
+from collections.abc import Callable, Collection
 from dataclasses import replace
 from importlib.metadata import version
 from pathlib import Path
@@ -114,11 +115,15 @@ def _start(config: TrainConfig) -> Trained | None:
     return open_trained(folder)
 
 
-def _inherit(config: TrainConfig, start: Trained) -> TrainConfig:
+def _value(config: TrainConfig, key: str) -> object:
+    return functools.reduce(getattr, key.split("."), config)
+
+
+def _inherit(config: TrainConfig, start: Trained, asked: Collection[str]) -> TrainConfig:
     """The config with the network and the input of the weights it starts from.
 
-    Raises `UserError` where a phase that goes on from another asks for a different size: the
-    weights decide, and what was asked for must not be ignored.
+    Raises `UserError` where a phase that goes on from another, or a key in `asked`, wants something
+    else: the weights decide, and what was asked for must not be ignored.
     """
     trained = start.config.input.size
     if config.start.phase and config.start.checkpoint is None and config.input.size != trained:
@@ -128,7 +133,16 @@ def _inherit(config: TrainConfig, start: Trained) -> TrainConfig:
         )
     blocks = {"checkpoint_blocks": config.model.checkpoint_blocks}
     model = start.config.model.model_copy(update=blocks)
-    return config.model_copy(update={"model": model, "input": start.config.input})
+    inherited = config.model_copy(update={"model": model, "input": start.config.input})
+    for key in asked:
+        if key.split(".")[0] in ("model", "input") and _value(config, key) != _value(
+            inherited, key
+        ):
+            raise UserError(
+                f"{key} = {_value(config, key)}: {start.file}, which the phase starts from, has "
+                f"{_value(inherited, key)}; leave {key} out, or start from weights made with it"
+            )
+    return inherited
 
 
 def _softlabels(config: TrainConfig, manifest: Manifest) -> SoftLabels | None:
@@ -240,11 +254,17 @@ def _network(config: TrainConfig, data: Data, start: Trained | None) -> Normalis
     return build(config.model, config.input, mean, std)
 
 
-def prepare(config: TrainConfig, manifest: Manifest, name: str | None, device: Device) -> Trainer:
+def prepare(
+    config: TrainConfig,
+    manifest: Manifest,
+    name: str | None,
+    device: Device,
+    asked: Collection[str] = (),
+) -> Trainer:
     """A run folder claimed, faces packed, network built, state resumed: ready to run."""
     start = _start(config)
     if start is not None:
-        config = _inherit(config, start)
+        config = _inherit(config, start, asked)
     soft = _softlabels(config, manifest)
     inputs = {"manifest_sha256": manifest.sha256}
     if start is not None:
@@ -268,8 +288,17 @@ def prepare(config: TrainConfig, manifest: Manifest, name: str | None, device: D
     return trainer
 
 
-def train_phase(config: TrainConfig, name: str | None, *, export_best: bool = False) -> Path:
+def train_phase(
+    config: TrainConfig,
+    name: str | None,
+    *,
+    asked: Collection[str] = (),
+    export_best: bool = False,
+) -> Path:
     """Train a phase to its end and write its results; returns the folder of the float bundle.
+
+    `asked` are keys of the config that the user gave: one that the weights the phase starts from
+    overrule is refused.
 
     Runs on from wherever an earlier call was stopped; with `export_best` it exports the best epoch
     so far instead, and a later call trains on. Raises `UserError` for bad data or settings.
@@ -277,7 +306,7 @@ def train_phase(config: TrainConfig, name: str | None, *, export_best: bool = Fa
     device = pick_device(config)
     with process_group(device.kind):
         manifest = read_manifest(config.manifest)
-        trainer = prepare(config, manifest, name, device)
+        trainer = prepare(config, manifest, name, device, asked)
         folder = trainer.folder
         if (folder / "bundle" / "bundle.json").is_file():
             if is_main():

@@ -85,6 +85,13 @@ def test_what_a_phase_needs_comes_before_it() -> None:
     assert order[-1] == "nl_negl_kd"
 
 
+def test_runs_that_start_from_named_weights_need_no_run_to_start_from(out: Path) -> None:
+    weights = ("start.checkpoint=weights.safetensors",)
+    jobs = jobs_of(MatrixConfig(phases=("study_kd", "nl_kd"), out=out, set=weights))
+    assert [job.phase for job in jobs] == ["study_kd", "nl_kd"]
+    assert [job.needs for job in jobs] == [[], ["study_kd-seed1337"]]
+
+
 def test_every_seed_is_a_run_of_its_own(out: Path) -> None:
     matrix = config(
         out, seeds=(1, 2), set=["input.size=48"], phase_set={"nl_kd": ["nested.layers=2"]},

@@ -47,6 +47,12 @@ def test_what_is_there_is_left_out(tmp_path: Path) -> None:
     assert missing("negl_tier1", tmp_path) == []
 
 
+def test_what_a_finished_run_was_made_from_may_be_gone(tmp_path: Path) -> None:
+    softlabels(tmp_path)
+    complete(tmp_path, "study_kd")
+    assert missing("negl_tier1", tmp_path, "start.checkpoint='x.safetensors'") == []
+
+
 def test_a_half_made_run_is_named_again(tmp_path: Path) -> None:
     softlabels(tmp_path)
     (tmp_path / "runs/student_ce-seed1337/checkpoints").mkdir(parents=True)
@@ -77,7 +83,9 @@ def test_on_request_they_are_made_first_in_order_with_the_flags_they_share(
     monkeypatch.setattr("trainer.cli.dispatch", made.append)
     trained: list[str] = []
 
-    def train(config: TrainConfig, name: str | None, *, export_best: bool) -> Path:
+    def train(
+        config: TrainConfig, name: str | None, *, asked: list[str], export_best: bool
+    ) -> Path:
         trained.append(config.phase)
         return config.out / "x" / "bundle"
 

@@ -90,3 +90,11 @@ def test_a_mistake_can_be_mended_under_the_same_name(run: Path) -> None:
 def test_a_size_that_the_weights_do_not_have_is_not_ignored(run: Path) -> None:
     with pytest.raises(UserError, match="sees 32 px; leave the size out, or train tiny at that"):
         fer_trainer("--phase", str(run / "more.toml"), "--image-size", "48")
+
+
+def test_no_key_that_the_weights_overrule_is_ignored(run: Path) -> None:
+    start = ["--phase", str(run / "more.toml"), "--start-from", str(run / "runs/tiny-seed1337")]
+    with pytest.raises(UserError, match=r"input.size = 48: .*tiny-seed1337.* has 32; leave"):
+        fer_trainer(*start, "--image-size", "48")
+    with pytest.raises(UserError, match=r"model.dropout = 0.5: .* leave model.dropout out"):
+        fer_trainer(*start, "--set", "model.dropout=0.5")
