@@ -1,9 +1,11 @@
 """A bundle: the folder that carries a model between stages, and the only form of a model outside.
 
-`bundle.json` says everything a stage needs to know; every other file is named in it with its
-SHA-256, and opening a bundle verifies all of them. No dataset image is ever in a bundle.
+`bundle.json` says everything a stage needs to know and names the model's files with their SHA-256;
+`SHA256SUMS` lists every file, the model card and `bundle.json` itself too. Opening a bundle
+verifies all of them. No dataset image is ever in a bundle.
 """
 
+import hashlib
 import json
 import shutil
 import tempfile
@@ -14,6 +16,7 @@ import numpy as np
 from numpy.typing import NDArray
 from pydantic import BaseModel, ConfigDict, Field, ValidationError
 
+from contract.checksums import check_files, check_hash, damaged, read_sums, write_sums
 from contract.errors import UserError
 from contract.expressions import EXPRESSIONS
 from contract.faces import FaceInput
@@ -122,35 +125,24 @@ def golden_inputs(seed: int, count: int, face: FaceInput) -> NDArray[np.uint8]:
     return np.clip(smooth // 65536 + noise, 0, 255).astype(np.uint8)
 
 
-def _check_files(folder: Path, info: BundleInfo) -> None:
+def _artifact_hashes(file: Path, info: BundleInfo) -> dict[str, str]:
+    """The hashes in `bundle.json`, by file name."""
+    hashes: dict[str, str] = {}
     for artifact in info.artifacts:
         if artifact.file not in artifact.sha256:
-            raise UserError(f"{folder / BUNDLE_FILE}: no hash for '{artifact.file}'; re-export it")
-        for name, expected in artifact.sha256.items():
+            raise UserError(f"{file}: no hash for '{artifact.file}'; re-export it")
+        for name in artifact.sha256:
             if Path(name).name != name:
-                raise UserError(f"{folder / BUNDLE_FILE}: '{name}' is not a plain file name")
-            path = folder / name
-            if not path.is_file():
-                raise UserError(f"{path} is missing from the bundle; copy the whole folder again")
-            if sha256_file(path) != expected:
-                raise UserError(
-                    f"{path} does not match its hash in {BUNDLE_FILE}: damaged or tampered with; "
-                    "copy the bundle again from where it was made"
-                )
+                raise UserError(f"{file}: '{name}' is not a plain file name")
+        hashes.update(artifact.sha256)
+    return hashes
 
 
-def open_bundle(folder: Path) -> Bundle:
-    """Read `bundle.json` and verify every file it names.
-
-    Raises `UserError` for a folder that is no bundle, another schema or order of expressions, or a
-    file that is missing or does not match its hash.
-    """
-    file = folder / BUNDLE_FILE
+def _parse(file: Path, text: bytes) -> BundleInfo:
+    """What `bundle.json` says; raises `UserError` where this program cannot work with it."""
     try:
-        content = json.loads(file.read_text(encoding="utf-8"))
-    except (FileNotFoundError, NotADirectoryError):
-        raise UserError(f"no bundle at {folder}: it has no {BUNDLE_FILE}") from None
-    except (OSError, UnicodeDecodeError, json.JSONDecodeError) as error:
+        content = json.loads(text.decode())
+    except (UnicodeDecodeError, json.JSONDecodeError) as error:
         raise UserError(f"{file}: not readable as JSON ({error}); copy the bundle again") from None
     version = content.get("schema_version") if isinstance(content, dict) else None
     if version != SCHEMA_VERSION:
@@ -169,8 +161,40 @@ def open_bundle(folder: Path) -> Bundle:
         )
     if any(len(row) != len(EXPRESSIONS) for row in info.golden.logits) or not info.golden.logits:
         raise UserError(f"{file}: golden.logits must be rows of {len(EXPRESSIONS)} numbers")
-    _check_files(folder, info)
-    return Bundle(folder, info, sha256_file(file))
+    return info
+
+
+def open_bundle(folder: Path) -> Bundle:
+    """Read `bundle.json` and verify every file of the folder.
+
+    Raises `UserError` for a folder that is no bundle, another schema or order of expressions, a
+    file that is missing, does not match its hash or is not listed, or a damaged list.
+    """
+    file = folder / BUNDLE_FILE
+    try:
+        text = file.read_bytes()
+    except (FileNotFoundError, NotADirectoryError):
+        raise UserError(f"no bundle at {folder}: it has no {BUNDLE_FILE}") from None
+    except OSError as error:
+        raise UserError(f"{file} cannot be read: {error.strerror}; copy the bundle again") from None
+    sums, identity = read_sums(folder), hashlib.sha256(text).hexdigest()
+    if BUNDLE_FILE not in sums:
+        raise damaged(folder, f"it does not list '{BUNDLE_FILE}'")
+    check_hash(folder, BUNDLE_FILE, sums[BUNDLE_FILE], identity, None)
+    info = _parse(file, text)
+    vouched = _artifact_hashes(file, info)
+    check_files(folder, sums, vouched)
+    for name, expected in vouched.items():
+        if name not in sums:
+            raise UserError(
+                f"{folder / name} is missing from the bundle; copy the whole folder again"
+            )
+        if sums[name] != expected:
+            raise UserError(
+                f"{folder / name} does not match its hash in {BUNDLE_FILE}: another file was put "
+                "in its place; copy the bundle again from where it was made"
+            )
+    return Bundle(folder, info, identity)
 
 
 def artifact_of(
@@ -201,6 +225,7 @@ def write_bundle(folder: Path, info: BundleInfo, files: list[Path], texts: dict[
         for name, text in texts.items():
             (fresh / name).write_text(text, encoding="utf-8")
         write_json_atomic(fresh / BUNDLE_FILE, info.model_dump(mode="json"))
+        write_sums(fresh)
         open_bundle(fresh)
         if folder.exists():
             folder.rename(Path(temporary) / "old")

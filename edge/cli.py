@@ -16,6 +16,7 @@ from firmware_config.profile import DEFAULT, Profile, load_profile, profile_name
 PROGRAM = "fer-edge"
 
 COMMANDS = {
+    "bundle": ("edge.bundle_command", "install a bundle on this box, roll back, list, verify"),
     "evaluate": ("edge.offline.evaluate", "run a manifest through the serving path, write metrics"),
     "bench": ("edge.offline.bench", "measure latency, throughput, CPU and memory on a recording"),
     "fit-crop": ("edge.offline.fit_crop", "measure how a detector's box maps to training frames"),
@@ -30,7 +31,12 @@ def add_engine_flags(parser: argparse.ArgumentParser) -> None:
         "--profile", default=DEFAULT, metavar="NAME",
         help=f"device profile: a .toml file, or one of: {' '.join(profile_names())}",
     )  # fmt: skip
-    add("--model", type=Path, metavar="BUNDLE", help="bundle folder (default: the built-in one)")
+    add(
+        "--model",
+        type=Path,
+        metavar="BUNDLE",
+        help="bundle folder (default: the installed one, else the built-in)",
+    )
     add("--backend", choices=("auto", "openvino", "onnxruntime"), help="inference runtime")
     add("--threads", type=int, metavar="N", help="inference threads")
     add("--detector", choices=("auto", "yunet", "haar"), help="face detector")

@@ -9,7 +9,7 @@ import numpy as np
 
 from contract.bundle import Bundle
 from contract.errors import UserError
-from edge.bundles import bundle_to_run
+from edge.bundles import bundle_for_box
 from edge.cameras.base import Frame
 from edge.detect import Detector, make_detector
 from edge.pipeline import Pipeline, smoothing_settings
@@ -31,18 +31,20 @@ class Engine:
     chosen: Chosen
     detector: Detector
     pipeline: Pipeline
+    bundle_note: str = ""
+    """Why the built-in bundle runs and not the installed one, or empty."""
 
     @property
     def notes(self) -> tuple[str, ...]:
         """One line for everything that is not as it should be."""
-        detector = (self.detector.note,) if self.detector.note else ()
-        return (*self.chosen.notes, *detector)
+        notes = (self.bundle_note, *self.chosen.notes, self.detector.note)
+        return tuple(note for note in notes if note)
 
 
 def start_engine(profile: Profile) -> Engine:
     """Everything opened, checked and warmed up. Raises `UserError` for what the user can mend."""
     cv2.setNumThreads(profile.runtime.threads)
-    bundle = bundle_to_run(profile.runtime.bundle)
+    bundle, bundle_note = bundle_for_box(profile.runtime.bundle)
     detector = make_detector(profile.detector.kind)
     if detector.name not in bundle.info.input.crop:
         known = " ".join(bundle.info.input.crop) or "none"
@@ -60,7 +62,7 @@ def start_engine(profile: Profile) -> Engine:
         detect_interval_s=profile.detector.interval_s,
     )
     _warm_up(profile, chosen, pipeline, bundle)
-    return Engine(bundle, chosen, detector, pipeline)
+    return Engine(bundle, chosen, detector, pipeline, bundle_note)
 
 
 def _warm_up(profile: Profile, chosen: Chosen, pipeline: Pipeline, bundle: Bundle) -> None:

@@ -43,7 +43,9 @@ class DetectorConfig(_Section):
 class RuntimeConfig(_Section):
     """The inference runtime."""
 
-    bundle: Path | None = Field(None, description="Bundle folder; without it, the built-in one.")
+    bundle: Path | None = Field(
+        None, description="Bundle folder; without it, the installed one, else the built-in."
+    )
     backend: Literal["auto", "openvino", "onnxruntime"] = Field(
         "auto", description="auto measures both and keeps the faster that passes its check."
     )

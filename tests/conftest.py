@@ -1,6 +1,7 @@
 """What every room uses: where the shared data are, if they are on this machine at all."""
 
 import os
+from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
@@ -16,6 +17,14 @@ PROJECT = Path(__file__).resolve().parent.parent
 def shared_folder() -> Path:
     """The folder of data that is never committed: `FER_SHARED`, or `../shared` from the project."""
     return Path(os.environ.get("FER_SHARED") or PROJECT.parent / "shared")
+
+
+@pytest.fixture(scope="session", autouse=True)
+def no_bundle_installed(tmp_path_factory: pytest.TempPathFactory) -> Iterator[None]:
+    """No test, nor a program it starts, picks up what is installed on this machine."""
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setenv("FER_STORE", str(tmp_path_factory.mktemp("store") / "empty"))
+        yield
 
 
 @pytest.fixture(scope="session")

@@ -27,6 +27,7 @@ from contract.bundle import (
     open_bundle,
     write_bundle,
 )
+from contract.checksums import write_sums
 from contract.expressions import EXPRESSIONS
 from contract.faces import CropGeometry, FaceInput
 from contract.files import sha256_file
@@ -166,15 +167,17 @@ def add_artifact(
     artifact = artifact_of([path], "onnx", precision, tolerance=0.02)
     info = bundle.info.model_copy(update={"artifacts": [artifact, *bundle.info.artifacts]})
     (bundle.folder / BUNDLE_FILE).write_text(info.model_dump_json(indent=2))
+    write_sums(bundle.folder)
     return open_bundle(bundle.folder)
 
 
 def rehash(folder: Path) -> Bundle:
-    """Write the present hashes of a bundle's files into its bundle.json, as a forger would."""
+    """Write the present hashes of a bundle's files into all its lists, as a forger would."""
     content = json.loads((folder / BUNDLE_FILE).read_text())
     for artifact in content["artifacts"]:
         artifact["sha256"] = {name: sha256_file(folder / name) for name in artifact["sha256"]}
     (folder / BUNDLE_FILE).write_text(json.dumps(content))
+    write_sums(folder)
     return open_bundle(folder)
 
 

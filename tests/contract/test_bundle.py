@@ -3,6 +3,7 @@
 import hashlib
 import json
 import shutil
+import subprocess
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any
@@ -24,11 +25,13 @@ from contract.bundle import (
     open_bundle,
     write_bundle,
 )
+from contract.checksums import SUMS_FILE, write_sums
 from contract.errors import UserError
 from contract.expressions import EXPRESSIONS
 from contract.faces import CropGeometry, FaceInput
 
 FILES = {"net.xml": b"<net/>" * 20, "net.bin": bytes(range(256)), "net.onnx": b"onnx" * 50}
+EVERY = {*FILES, BUNDLE_FILE, SUMS_FILE, "model_card.md"}
 Content = dict[str, Any]
 
 
@@ -64,10 +67,11 @@ def folder(tmp_path: Path) -> Path:
 
 
 def edit(folder: Path, change: Callable[[Content], object]) -> None:
-    """Change the content of bundle.json in place."""
+    """Change the content of bundle.json in place, as who makes bundles would."""
     content = json.loads((folder / BUNDLE_FILE).read_text())
     change(content)
     (folder / BUNDLE_FILE).write_text(json.dumps(content))
+    write_sums(folder)
 
 
 def refusal(folder: Path) -> str:
@@ -100,16 +104,101 @@ def long_lived(tmp_path_factory: pytest.TempPathFactory) -> Path:
     return place
 
 
-@given(file=st.sampled_from(sorted(FILES)), at=st.integers(0, 10**6), bit=st.integers(0, 7))
-def test_any_flipped_bit_is_refused_by_file(long_lived: Path, file: str, at: int, bit: int) -> None:
-    damaged = bytearray(FILES[file])
-    damaged[at % len(damaged)] ^= 1 << bit
-    (long_lived / file).write_bytes(damaged)
+def flip(path: Path, bit: int) -> bytes:
+    """Flip one bit of a file; returns what it held before."""
+    content = path.read_bytes()
+    damaged = bytearray(content)
+    damaged[bit // 8] ^= 1 << bit % 8
+    path.write_bytes(damaged)
+    return content
+
+
+@given(file=st.sampled_from(sorted(EVERY - {SUMS_FILE})), at=st.integers(0, 10**6))
+def test_any_flipped_bit_is_refused_by_file(long_lived: Path, file: str, at: int) -> None:
+    path = long_lived / file
+    before = flip(path, at % (8 * path.stat().st_size))
     try:
-        assert f"{long_lived / file} does not match its hash" in refusal(long_lived)
+        line = refusal(long_lived)
+        assert line.startswith(f"{path} does not match its hash") and "copy the bundle" in line
     finally:
-        (long_lived / file).write_bytes(FILES[file])
+        path.write_bytes(before)
     open_bundle(long_lived)
+
+
+def test_any_bit_of_the_list_of_hashes_that_flips_is_refused_as_its_own(long_lived: Path) -> None:
+    """Every one of them: each digit, each name, each space and each line end."""
+    path = long_lived / SUMS_FILE
+    for bit in range(8 * path.stat().st_size):
+        before = flip(path, bit)
+        line = refusal(long_lived)
+        path.write_bytes(before)
+        assert line.startswith(f"{path} is damaged: ") and "copy the bundle" in line, bit
+    open_bundle(long_lived)
+
+
+def test_sha256sum_checks_a_bundle_too(folder: Path) -> None:
+    check = ["sha256sum", "--strict", "-c", SUMS_FILE]
+    done = subprocess.run(check, cwd=folder, capture_output=True, text=True)
+    assert done.returncode == 0, done.stderr
+    assert set(done.stdout.splitlines()) == {f"{name}: OK" for name in EVERY - {SUMS_FILE}}
+    flip(folder / "model_card.md", 3)
+    assert subprocess.run(check, cwd=folder, capture_output=True).returncode != 0
+
+
+def test_a_bundle_made_before_the_list_is_mended_as_the_message_says(folder: Path) -> None:
+    (folder / SUMS_FILE).unlink()
+    line = refusal(folder)
+    assert line.startswith(f"{folder / SUMS_FILE} is missing from the bundle")
+    subprocess.run(line[line.rindex(": (") + 2 :], shell=True, check=True)
+    open_bundle(folder)
+
+
+@pytest.mark.parametrize("stray", ["notes.txt", ".hidden", "folder", "link"])
+def test_a_file_that_does_not_belong_is_named(folder: Path, stray: str) -> None:
+    if stray == "folder":
+        (folder / stray).mkdir()
+    elif stray == "link":
+        (folder / stray).symlink_to("/nowhere")
+    else:
+        (folder / stray).touch()
+    assert f"{folder / stray} does not belong to the bundle" in (line := refusal(folder))
+    assert line.endswith("remove it")
+
+
+def test_another_hash_for_a_whole_artifact_is_the_fault_of_the_list(folder: Path) -> None:
+    """bundle.json says what the artifact must be, and it is."""
+    path = folder / SUMS_FILE
+    right = hashlib.sha256(FILES["net.bin"]).hexdigest()
+    path.write_text(path.read_text().replace(right, hashlib.sha256(b"else").hexdigest()))
+    assert refusal(folder).startswith(f"{path} is damaged: its hash of 'net.bin' is wrong")
+
+
+def test_an_artifact_exchanged_with_the_list_is_still_refused(folder: Path) -> None:
+    """bundle.json holds the hash as well; a bundle's identity covers its model."""
+    (folder / "net.bin").write_bytes(b"another net")
+    write_sums(folder)
+    assert f"{folder / 'net.bin'} does not match its hash in {BUNDLE_FILE}" in refusal(folder)
+
+
+def test_a_renamed_file_is_named_with_its_old_name(folder: Path) -> None:
+    (folder / "net.bin").rename(folder / "nets.bin")
+    assert "'net.bin' is the file 'nets.bin'" in refusal(folder)
+
+
+@pytest.mark.parametrize("name", [BUNDLE_FILE, "net.bin", "model_card.md"])
+def test_a_line_missing_from_the_list_is_refused(folder: Path, name: str) -> None:
+    lines = (folder / SUMS_FILE).read_text().splitlines(keepends=True)
+    (folder / SUMS_FILE).write_text("".join(line for line in lines if name not in line))
+    line = refusal(folder)
+    assert name in line
+    # Of a file that bundle.json does not name, nothing tells whether it or the list is wrong.
+    assert line.startswith(str(folder / (name if name == "model_card.md" else SUMS_FILE)))
+
+
+@pytest.mark.parametrize("text", [b"", b"\n", b"\xff" * 40, b"0" * 64 + b"  ../bundle.json\n"])
+def test_a_list_that_is_none_is_refused(folder: Path, text: bytes) -> None:
+    (folder / SUMS_FILE).write_bytes(text)
+    assert refusal(folder).startswith(f"{folder / SUMS_FILE} is damaged: ")
 
 
 def test_a_file_cut_short_or_gone_is_refused_by_name(folder: Path) -> None:
@@ -135,6 +224,7 @@ def test_a_folder_without_bundle_json_is_no_bundle(tmp_path: Path) -> None:
 @pytest.mark.parametrize("text", [b"", b"{", b"\xff\xfe", b'{"schema_version": 1'])
 def test_a_bundle_json_that_is_no_json_is_refused(folder: Path, text: bytes) -> None:
     (folder / BUNDLE_FILE).write_bytes(text)
+    write_sums(folder)
     assert f"{folder / BUNDLE_FILE}: not readable as JSON" in refusal(folder)
 
 
@@ -189,6 +279,7 @@ def test_a_wrong_content_is_refused_with_its_key(
 @pytest.mark.parametrize("content", ["[]", "1", "null", '"text"'])
 def test_json_that_is_no_object_is_refused(folder: Path, content: str) -> None:
     (folder / BUNDLE_FILE).write_text(content)
+    write_sums(folder)
     assert "schema version None" in refusal(folder)
 
 
@@ -202,11 +293,11 @@ def test_no_file_outside_the_folder_is_ever_opened(folder: Path, name: str) -> N
 
 
 def test_a_bundle_is_replaced_as_a_whole(folder: Path) -> None:
-    (folder / "left over.txt").touch()
     before = open_bundle(folder).sha256
+    (folder / "left over.txt").touch()
     make(folder, "another model")
     assert open_bundle(folder).sha256 != before
-    assert {path.name for path in folder.iterdir()} == {*FILES, BUNDLE_FILE, "model_card.md"}
+    assert {path.name for path in folder.iterdir()} == EVERY
     assert {path.name for path in folder.parent.iterdir()} == {"parts", "bundle"}
 
 

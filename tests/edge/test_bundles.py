@@ -6,6 +6,7 @@ from pathlib import Path
 import pytest
 
 from contract.bundle import BUNDLE_FILE, Bundle, open_bundle
+from contract.checksums import SUMS_FILE, write_sums
 from contract.errors import UserError
 from edge import bundles
 from edge.bundles import DEFAULT_BUNDLE, bundle_to_run
@@ -42,6 +43,7 @@ def test_a_bundle_without_a_crop_for_the_detector_is_refused(
     (folder / BUNDLE_FILE).write_text(info.model_dump_json())
     for artifact in info.artifacts:
         (folder / artifact.file).write_bytes(tiny.path(artifact).read_bytes())
+    write_sums(folder)
     profile = load_profile("demo", {"runtime.bundle": folder, "detector.kind": "haar"})
     with pytest.raises(UserError, match=r"no crop was measured for detector 'haar' \(has: yunet\)"):
         start_engine(profile)
@@ -61,8 +63,8 @@ def built_in() -> Bundle:
 def test_the_built_in_bundle_holds_what_belongs_to_it_and_nothing_large(built_in: Bundle) -> None:
     files = {path.name: path for path in built_in.folder.rglob("*") if path.is_file()}
     named = {name for artifact in built_in.info.artifacts for name in artifact.sha256}
-    assert named | {BUNDLE_FILE, "model_card.md"} <= set(files)
-    assert set(files) <= named | {BUNDLE_FILE, "model_card.md", "report.json"}
+    assert named | {BUNDLE_FILE, SUMS_FILE, "model_card.md"} <= set(files)
+    assert set(files) <= named | {BUNDLE_FILE, SUMS_FILE, "model_card.md", "report.json"}
     for path in files.values():
         assert path.stat().st_size < LARGEST_FILE, f"{path.name} costs every clone for ever"
 

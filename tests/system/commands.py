@@ -33,7 +33,11 @@ def program(name: str) -> str:
 def environment(cache: Path, **variables: str) -> dict[str, str]:
     """The caller's, less what configures this project, with caches under `cache`."""
     kept = {key: value for key, value in os.environ.items() if not key.startswith("FER_")}
-    own = {"XDG_CACHE_HOME": str(cache), "XDG_DATA_HOME": str(cache / "data")}
+    own = {
+        "XDG_CACHE_HOME": str(cache),
+        "XDG_DATA_HOME": str(cache / "data"),
+        "FER_STORE": str(cache / "store"),
+    }
     models = shared_folder() / "models"
     if models.is_dir():
         own["FER_MODELS"] = str(models.resolve())

@@ -166,7 +166,7 @@ def test_a_folder_that_is_no_bundle(complaint: Callable[..., str], tmp_path: Pat
         assert told == f"no bundle at {name}: it has no bundle.json"
     (tmp_path / "bundle" / "bundle.json").write_text("{")
     told = complaint("--camera", "demo", "--no-dashboard", "--model", "bundle")
-    assert "not readable as JSON" in told
+    assert "SHA256SUMS is missing from the bundle" in told
 
 
 def test_a_key_of_the_profile_that_is_not_known(

@@ -13,6 +13,7 @@ import pytest
 from sklearn.metrics import accuracy_score, f1_score, log_loss
 
 from contract.bundle import BUNDLE_FILE, Bundle, open_bundle
+from contract.checksums import write_sums
 from contract.command import run_command
 from contract.expressions import EXPRESSIONS
 from contract.faces import prepare_face, read_image
@@ -258,6 +259,7 @@ def test_mistakes_are_one_line(
     content = json.loads((turned / BUNDLE_FILE).read_text())
     content["expressions"] = content["expressions"][::-1]
     (turned / BUNDLE_FILE).write_text(json.dumps(content))
+    write_sums(turned)
     (tmp_path / "empty").mkdir()
     best = finished / "checkpoints/best.safetensors"
     model = bundle.folder

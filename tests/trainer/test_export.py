@@ -11,6 +11,7 @@ import torch
 
 from contract import metrics
 from contract.bundle import BUNDLE_FILE, Bundle, golden_inputs, open_bundle
+from contract.checksums import SUMS_FILE
 from contract.faces import FaceInput
 from contract.manifest import Manifest, read_manifest
 from trainer.backbones import NormalisedClassifier, build
@@ -143,7 +144,7 @@ def test_the_model_card_holds_the_figures_of_the_bundle(bundle: Bundle) -> None:
 
 def test_no_image_is_in_the_bundle(bundle: Bundle) -> None:
     assert {path.name for path in bundle.folder.iterdir()} == {
-        BUNDLE_FILE, "student.onnx", "model_card.md",
+        BUNDLE_FILE, "student.onnx", "model_card.md", SUMS_FILE,
     }  # fmt: skip
 
 
