@@ -9,7 +9,7 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
-from contract import metrics
+from contract import conformal, metrics
 from contract.bundle import Bundle
 from contract.command import Parser
 from contract.errors import UserError
@@ -26,6 +26,8 @@ from runtime.choose import choose
 from runtime.session import Session
 
 BATCH = 8
+CALIBRATING = ("calib", "val")
+"""Splits conformal sets may be fitted on: the model has seen train, and test is held back."""
 
 
 @dataclass(frozen=True)
@@ -114,6 +116,79 @@ def report(found: Predictions, temperature: float, protocol: str) -> dict[str, A
     }
 
 
+def _check_conformal(
+    alpha: float | None, calib: Path | None, reported: Manifest
+) -> Manifest | None:
+    """The rows to fit conformal sets on, checked before any time is spent; None: no sets wanted.
+
+    Raises `UserError` for one option without the other, an alpha that is none or too small for so
+    few rows, a row of another split than `CALIBRATING`, and an image that is also reported on.
+    """
+    if alpha is None and calib is None:
+        return None
+    if alpha is None or calib is None:
+        raise UserError(
+            "--conformal and --conformal-calib go together: give the share of sets that may miss "
+            "and the labelled images to fit them on"
+        )
+    try:
+        need = conformal.least_rows(alpha)
+    except ValueError:
+        raise UserError(f"--conformal {alpha:g}: give a share between 0 and 1, as 0.1") from None
+    manifest = read_manifest(calib)
+    taken = {reported.path(row).resolve() for row in reported.rows}
+    for row in manifest.rows:
+        if row.split not in CALIBRATING:
+            raise UserError(
+                f"{manifest.place(row)} is a {row.split} row, and conformal sets are fitted on "
+                f"{' or '.join(CALIBRATING)} rows; remove it"
+            )
+        if manifest.path(row).resolve() in taken:
+            raise UserError(
+                f"{manifest.place(row)} is also reported on, where its set would promise nothing; "
+                "fit on other images"
+            )
+    if len(manifest.rows) < need:
+        raise _too_few(alpha, manifest, len(manifest.rows))
+    return manifest
+
+
+def _too_few(alpha: float, manifest: Manifest, n: int) -> UserError:
+    return UserError(
+        f"--conformal {alpha:g}: {manifest.file} gives {n} rows to fit on and it takes at least "
+        f"{conformal.least_rows(alpha)}; give more rows or a larger share"
+    )
+
+
+def conformal_report(
+    fitted_on: Manifest, calib: Predictions, found: Predictions, alpha: float
+) -> dict[str, Any]:
+    """Split-conformal sets fitted on some predictions, and what they are like on others.
+
+    Rows without a face have no set and take no part, in either. Raises `UserError` where no rows,
+    or too few to fit on, are left.
+    """
+    seen, reported = calib.predicted >= 0, found.predicted >= 0
+    try:
+        quantile = conformal.fit_quantile(calib.labels[seen], calib.probabilities[seen], alpha)
+    except ValueError:
+        raise _too_few(alpha, fitted_on, int(seen.sum())) from None
+    if not reported.any():
+        raise UserError("no face was found in any image, so there are no conformal sets to report")
+    sets = conformal.measure(found.labels[reported], found.probabilities[reported], quantile)
+    return {
+        "alpha": alpha,
+        "quantile": quantile,
+        "calib": {
+            "file": str(fitted_on.file),
+            "sha256": fitted_on.sha256,
+            "n": len(calib.labels),
+            "n_predicted": int(seen.sum()),
+        },
+        **sets.to_json(),
+    }
+
+
 def _with_precision(bundle: Bundle, precision: str) -> Bundle:
     """The bundle reduced to artifacts of one precision."""
     kept = [a for a in bundle.info.artifacts if a.precision == precision]
@@ -132,6 +207,14 @@ def _parser() -> argparse.ArgumentParser:
     add("--detect", action="store_true", help="images are photos: find the face in them first")
     add("--protocol", default="argmax", help="how the labels were made; recorded only")
     add("--precision", choices=("int8", "fp16", "fp32"), help="only artifacts of this precision")
+    add(
+        "--conformal", type=float, metavar="ALPHA",
+        help="also report split-conformal sets, of which at most this share misses the label",
+    )  # fmt: skip
+    add(
+        "--conformal-calib", type=Path, metavar="CSV",
+        help="labelled calib or val images that the sets are fitted on",
+    )  # fmt: skip
     add("--json", type=result_file, required=True, metavar="OUT", help="where the metrics go")
     add_engine_flags(parser)
     return parser
@@ -146,6 +229,7 @@ def main(arguments: Sequence[str]) -> int:
         manifest = manifest.select(given.split)
         if not manifest.rows:
             raise UserError(f"{given.manifest}: no rows of split '{given.split}'")
+    calib = _check_conformal(given.conformal, given.conformal_calib, manifest)
     bundle = bundle_to_run(profile.runtime.bundle)
     if given.precision:
         bundle = _with_precision(bundle, given.precision)
@@ -156,8 +240,10 @@ def main(arguments: Sequence[str]) -> int:
     detector = make_detector(profile.detector.kind) if given.detect else None
     try:
         found = predict(manifest, bundle, chosen.session, detector)
+        fitted = predict(calib, bundle, chosen.session, detector) if calib else None
     finally:
         chosen.session.close()
+    sets = conformal_report(calib, fitted, found, given.conformal) if calib and fitted else None
     result = {
         "n": len(manifest.rows),
         **report(found, bundle.info.temperature, given.protocol),
@@ -166,6 +252,7 @@ def main(arguments: Sequence[str]) -> int:
         "backend": chosen.session.backend,
         "precision": chosen.artifact.precision,
         "detector": detector.name if detector else None,
+        **({"conformal": sets} if sets else {}),
         "run": run_record("fer-edge evaluate", arguments, runtime.threads),
     }
     write_json_atomic(given.json, result)
@@ -176,4 +263,10 @@ def main(arguments: Sequence[str]) -> int:
         f"n {result['n']} ({given.protocol})  {values}"
         + (f"  no face found in {missed}" if detector else "")
     )
+    if sets:
+        print(
+            f"conformal sets, alpha {sets['alpha']:g}, fitted on {sets['calib']['n_predicted']}: "
+            f"coverage {sets['coverage']:.4f}  mean size {sets['mean_set_size']:.2f}  "
+            f"singletons {sets['singletons']:.1%}"
+        )
     return 0
