@@ -31,6 +31,17 @@ class Division:
     gate: tuple[int, ...]
 
 
+@dataclass(frozen=True)
+class Part:
+    """One part of the rows: row numbers, splits, labels `N`, prepared faces `N×H×W×C`."""
+
+    rows: tuple[int, ...]
+    splits: tuple[str, ...]
+    labels: NDArray[np.int64]
+    faces: NDArray[np.uint8]
+    rows_sha256: str
+
+
 def _quotas(rows: Sequence[Row], target: int) -> dict[str, int]:
     """How many rows of each class make up `target` rows with the classes' own shares.
 
@@ -108,3 +119,14 @@ def load_faces(
             )
         faces[i] = prepare_face(image, face)
     return faces
+
+
+def read_part(manifest: Manifest, rows: Sequence[int], face: FaceInput, purpose: str) -> Part:
+    """These rows of a manifest, read and prepared. Raises `UserError` as `load_faces` does."""
+    return Part(
+        rows=tuple(rows),
+        splits=tuple(sorted({manifest.rows[number].split for number in rows})),
+        labels=manifest.labels()[list(rows)],
+        faces=load_faces(manifest, rows, face, purpose),
+        rows_sha256=rows_hash(manifest, rows),
+    )

@@ -4,13 +4,15 @@ import argparse
 import os
 import sys
 from collections.abc import Callable, Sequence
+from dataclasses import fields
 from pathlib import Path
 
 from contract.bundle import open_bundle
 from contract.command import Parser, run_command
 from contract.manifest import read_manifest
+from quantize.candidates import TARGETS
 from quantize.convert import Options, quantize_bundle
-from quantize.gate import Bounds
+from quantize.gate import NAMES, PORTABILITY, Bounds, waivers
 from quantize.source import check_out, default_out, newest_float_bundle
 
 PROGRAM = "fer-quantize"
@@ -67,13 +69,30 @@ def _parser() -> argparse.ArgumentParser:
         "--threads", type=_whole(1), default=len(os.sched_getaffinity(0)),
         help="inference threads (default: all cores, here %(default)s)",
     )  # fmt: skip
+    for flag, name, least, most, metavar, what in (
+        ("--max-accuracy-drop", "accuracy_drop", -100, 100, "POINTS", "largest loss of accuracy"),
+        ("--min-agreement", "agreement", 0, 101, "PERCENT", "least share of rows answered alike"),
+        ("--max-macro-f1-drop", "macro_f1_drop", -100, 100, "POINTS",
+         "largest loss of macro-F1 that one-sided 95 %% confidence must exclude"),
+        ("--max-dp", "dp_p99", 0, 1, "P", "largest 99th percentile of |Δp|"),
+        ("--max-size", "size_mb", 0, 1000, "MB", "largest INT8 artifact, in 10⁶ bytes"),
+        ("--max-ece-rise", "ece_rise", -1, 1, "E", "largest rise of the calibration error"),
+        ("--min-speed-up", "speed_up", 0, 100, "X", "least speed-up over float, same runtime"),
+    ):  # fmt: skip
+        add(
+            flag, dest=name, type=_number(least, most), default=getattr(bounds, name),
+            metavar=metavar, help=f"{what} (default: %(default)s)",
+        )  # fmt: skip
     add(
-        "--max-accuracy-drop", type=_number(-100, 100), default=bounds.accuracy_drop,
-        metavar="POINTS", help="largest loss of accuracy, in points (default: %(default)s)",
+        "--allow", action="append", default=[], metavar="NAME",
+        help=f"waive a bound: {' '.join((*NAMES, PORTABILITY))}; recorded in the bundle",
     )  # fmt: skip
+    add("--no-speed", action="store_true", help="measure no latency: for another device's bundle")
+    add("--quick", action="store_true", help="try only the default configuration of each runtime")
     add(
-        "--min-agreement", type=_number(0, 101), default=bounds.agreement, metavar="PERCENT",
-        help="least share of rows on which float and INT8 agree (default: %(default)s)",
+        "--target", choices=TARGETS, default="cpu",
+        help="cpu: OpenVINO and ONNX Runtime; jetson: QDQ for TensorRT, untested on hardware "
+        "(default: %(default)s)",
     )  # fmt: skip
     return parser
 
@@ -85,9 +104,13 @@ def main(arguments: Sequence[str]) -> int:
     out = given.out or default_out(source)
     check_out(out, source)
     manifest = read_manifest(given.calib)
-    bounds = Bounds(given.max_accuracy_drop, given.min_agreement)
-    report = read_manifest(given.report) if given.report else None
-    options = Options(given.seed, given.threads, bounds, report, given.protocol)
+    bounds = Bounds(**{field.name: getattr(given, field.name) for field in fields(Bounds)})
+    options = Options(
+        seed=given.seed, threads=given.threads, bounds=bounds, waive=waivers(given.allow),
+        speed=not given.no_speed and given.target == "cpu", quick=given.quick,
+        target=given.target, protocol=given.protocol,
+        report=read_manifest(given.report) if given.report else None,
+    )  # fmt: skip
     quantize_bundle(source, manifest, out, options)
     print(f"bundle: {out}")
     return 0

@@ -1,35 +1,43 @@
 """A float bundle and a list of labelled images → an INT8 bundle, if it passes the gate."""
 
-import json
 import tempfile
-from dataclasses import asdict, dataclass
+from collections.abc import Sequence
+from dataclasses import dataclass, replace
 from importlib.metadata import version
 from pathlib import Path
 from typing import Any
 
 import numpy as np
-from numpy.typing import NDArray
-from tqdm import tqdm
 
 from contract.bundle import Artifact, Bundle, artifact_of, write_bundle
 from contract.errors import UserError
 from contract.manifest import Manifest
-from contract.metrics import compute, fit_temperature, softmax
+from contract.metrics import accuracy, compute, softmax
 from contract.provenance import commit_of_this_project
-from quantize.calibration import check_rows, divide, load_faces, rows_hash
+from quantize import confidences, portability
+from quantize.calibration import Part, check_rows, divide, read_part
+from quantize.candidates import Target
 from quantize.card import int8_section
-from quantize.gate import Bounds, Comparison, Measured, broken_bounds, compare, table
-from quantize.openvino_int8 import quantize_openvino, require_nncf
+from quantize.confidences import Confidences
+from quantize.gate import Answers, Bounds, judge
+from quantize.openvino_int8 import require_nncf
+from quantize.plots import draw, require_matplotlib
+from quantize.report import (
+    PICTURE_FILE,
+    Judged,
+    Portability,
+    Reference,
+    Report,
+    Rows,
+    report_texts,
+)
+from quantize.search import Searched, Setting, backends_of, logits_of, search
 from quantize.source import float_graph
 from runtime import golden
 from runtime.errors import SessionError, UnavailableError
 from runtime.machine import cpu_model, library_versions
 from runtime.session import BACKENDS, Session, open_session
-from runtime.timing import interleaved_ms
 
-BATCH = 32
-TIMING_ROUNDS = 20
-TIMING_BUDGET_S = 3.0
 GOLDEN_LEAST = 0.02
 GOLDEN_MOST = 0.1
 TEXTS = (".md", ".txt")
@@ -38,73 +46,34 @@ CARD = "model_card.md"
 
 @dataclass(frozen=True)
 class Options:
-    """The seed that divides the rows, the number of inference threads, the gate's bounds.
+    """How to quantize.
 
-    The INT8 model is also measured on the rows of `report`, whose labels were made by `protocol`.
+    `seed` divides the rows; `waive` are names of bounds; without `speed` nothing is timed; `quick`
+    tries one candidate a runtime. The INT8 model is also measured on the rows of `report`, whose
+    labels were made by `protocol`.
     """
 
     seed: int
     threads: int
     bounds: Bounds
+    waive: frozenset[str] = frozenset()
+    speed: bool = True
+    quick: bool = False
+    target: Target = "cpu"
     report: Manifest | None = None
     protocol: str = "argmax"
 
 
-@dataclass(frozen=True)
-class Part:
-    """One part of `--calib`: row numbers, labels `N`, prepared faces `N×H×W×C`."""
-
-    rows: tuple[int, ...]
-    splits: tuple[str, ...]
-    labels: NDArray[np.int64]
-    faces: NDArray[np.uint8]
-    rows_sha256: str
-
-    def to_json(self) -> dict[str, Any]:
-        """Which rows these were."""
-        return {"n": len(self.rows), "splits": list(self.splits), "rows_sha256": self.rows_sha256}
-
-
-def _part(manifest: Manifest, rows: tuple[int, ...], bundle: Bundle, purpose: str) -> Part:
-    return Part(
-        rows=rows,
-        splits=tuple(sorted({manifest.rows[number].split for number in rows})),
-        labels=manifest.labels()[list(rows)],
-        faces=load_faces(manifest, rows, bundle.info.input, purpose),
-        rows_sha256=rows_hash(manifest, rows),
-    )
-
-
-def _make_files(graph: Path, ranges: Part, folder: Path) -> tuple[list[Path], list[Path]]:
-    """INT8 IR, and the float graph with half-precision weights, written into `folder`."""
+def _float16(graph: Path, folder: Path) -> Path:
+    """The float graph with half-precision weights, written into `folder`."""
     # The quantize extra may be absent until `require_nncf` has said so.
     import onnx
 
     from quantize.onnx_fp16 import with_fp16_weights
 
-    int8 = quantize_openvino(graph, ranges.faces, folder / "student_int8.xml")
-    half = folder / "student.onnx"
-    half.write_bytes(with_fp16_weights(onnx.load(graph)).SerializeToString())
-    return int8, [half]
-
-
-def _logits(session: Session, part: Part, purpose: str) -> NDArray[np.float32]:
-    starts = tqdm(range(0, len(part.faces), BATCH), desc=purpose, unit="batch", disable=None)
-    return np.concatenate([session.run(part.faces[start : start + BATCH]) for start in starts])
-
-
-def _temperature(source: Bundle, ranges: Part, int8: Session) -> tuple[float, str]:
-    """The INT8 model's temperature and where it came from.
-
-    Fitted on the ranges part, but only if all of it is calib rows: val only reports.
-    """
-    if ranges.splits != ("calib",):
-        return source.info.temperature, "the float bundle's, as --calib is not all calib rows"
-    try:
-        fitted = fit_temperature(_logits(int8, ranges, "temperature"), ranges.labels)
-    except ValueError as error:
-        return source.info.temperature, f"the float bundle's: {error}"
-    return fitted, "fitted on the ranges part"
+    file = folder / "student.onnx"
+    file.write_bytes(with_fp16_weights(onnx.load(graph)).SerializeToString())
+    return file
 
 
 def _tolerance(bundle: Bundle, artifact: Artifact, threads: int) -> tuple[float, float]:
@@ -130,65 +99,83 @@ def _tolerance(bundle: Bundle, artifact: Artifact, threads: int) -> tuple[float,
     return worst, min(GOLDEN_MOST, max(GOLDEN_LEAST, 3 * worst))
 
 
-@dataclass(frozen=True)
-class _Opened:
-    bundle: Bundle
-    artifact: Artifact
-    session: Session
-
-    def measured(self, gate: Part, milliseconds: list[float]) -> Measured:
-        files = [self.bundle.folder / name for name in self.artifact.sha256]
-        return Measured(
-            logits=_logits(self.session, gate, f"gate, {self.artifact.precision}"),
-            temperature=self.bundle.info.temperature,
-            size_bytes=sum(file.stat().st_size for file in files),
-            milliseconds=milliseconds,
-        )
-
-
-def _compare(original: _Opened, int8: _Opened, gate: Part) -> Comparison:
-    times = interleaved_ms(
-        [original.session, int8.session], gate.faces[:1], TIMING_ROUNDS, budget_s=TIMING_BUDGET_S
-    )
-    return compare(gate.labels, original.measured(gate, times[0]), int8.measured(gate, times[1]))
-
-
 def _with(bundle: Bundle, **changes: Any) -> Bundle:
     return Bundle(bundle.folder, bundle.info.model_copy(update=changes), bundle.sha256)
 
 
-def _require_passed(found: Comparison, bounds: Bounds) -> None:
-    broken = broken_bounds(found, bounds)
+def _confidences(source: Bundle, ranges: Part, found: Sequence[Searched]) -> Confidences:
+    """Temperature and thresholds of the INT8 model, for all its artifacts together.
+
+    A bundle has one temperature, so it is fitted on what all of them say of the ranges part; but
+    only if all of that is calib rows: val only reports. Else the float bundle's values stay.
+    """
+    logits = np.concatenate([each.best.ranges_logits for each in found])
+    labels = np.concatenate([ranges.labels] * len(found))
+    kept = source.info.temperature
+    if ranges.splits != ("calib",):
+        temperature, told = kept, "the float bundle's, as --calib is not all calib rows"
+    else:
+        temperature, told = confidences.temperature_of(logits, labels, kept)
+    first = found[0].best.ranges_logits
+    return confidences.fit(first, ranges.labels, temperature, told, source.info.abstain_threshold)
+
+
+def _judged(found: Sequence[Searched], setting: Setting, temperature: float) -> list[Judged]:
+    """The gate of each kept artifact at the temperature the bundle will have."""
+    return [
+        Judged(
+            each.best.artifact.file,
+            each.backend,
+            judge(
+                setting.gate.labels, each.float_answers,
+                Answers(each.best.gate_logits, temperature),
+                sum((setting.draft.folder / n).stat().st_size for n in each.best.artifact.sha256),
+                each.best.rounds, setting.bounds, setting.waive,
+            ),
+        )
+        for each in found
+    ]  # fmt: skip
+
+
+def _require_passed(judged: Sequence[Judged]) -> None:
+    broken = [
+        f"{each.file} on {each.backend}: {phrase}"
+        for each in judged
+        for phrase in each.gate.broken()
+    ]
     if broken:
         raise UserError(
             f"the INT8 model did not pass the gate, no bundle is written: {'; '.join(broken)}; "
-            "give more rows, from the camera's conditions, with --calib, or loosen the bound "
-            "knowingly"
+            "or waive a bound knowingly with --allow NAME"
         )
 
 
-def _report(
-    source: Bundle, manifest: Manifest, ranges: Part, gate: Part, found: Comparison,
-    options: Options, temperature: dict[str, Any], golden_errors: dict[str, float],
-) -> dict[str, Any]:  # fmt: skip
-    return {
-        **found.to_json(),
-        "split": "+".join(gate.splits),
-        "protocol": "labels of the manifest",
-        "bounds": asdict(options.bounds),
-        "manifest_sha256": manifest.sha256,
-        "gate_rows": gate.to_json(),
-        "ranges_rows": ranges.to_json(),
-        "division_seed": options.seed,
-        "temperature": temperature,
-        "golden_errors": golden_errors,
-        "float_bundle": source.sha256,
-        "machine": {
-            "cpu": cpu_model(),
-            "threads": options.threads,
-            "libraries": {**library_versions(), "nncf": version("nncf")},
-        },
-    }
+def _require_portable(checked: Sequence[Portability], waive: frozenset[str]) -> None:
+    for each in checked:
+        if each.status == "fail" and "portability" not in waive:
+            moved = "" if each.dp_max is None else f"|Δp| up to {each.dp_max:.3f}"
+            raise UserError(
+                f"{each.artifact} answers otherwise on {each.machine} "
+                f"({', '.join(t for t in (moved, each.detail) if t)}), no bundle is written; try "
+                "other rows with --calib, or waive it knowingly with --allow portability"
+            )
+
+
+def _rows(part: Part) -> Rows:
+    return Rows(len(part.rows), part.splits, part.rows_sha256)
+
+
+def _references(found: Sequence[Searched], setting: Setting) -> tuple[Reference, ...]:
+    size = setting.source.path(setting.graph).stat().st_size / 1e6
+    labels = setting.gate.labels
+    return tuple(
+        Reference(
+            each.backend, setting.graph.precision,
+            accuracy(labels, each.float_answers.logits.argmax(axis=1)),
+            size, each.best.gate.original.latency_ms,
+        )
+        for each in found
+    )  # fmt: skip
 
 
 def _reported(bundle: Bundle, session: Session, options: Options) -> dict[str, Any] | None:
@@ -196,8 +183,9 @@ def _reported(bundle: Bundle, session: Session, options: Options) -> dict[str, A
     manifest = options.report
     if manifest is None:
         return None
-    part = _part(manifest, tuple(range(len(manifest.rows))), bundle, "images to report on")
-    p = softmax(_logits(session, part, "report"), bundle.info.temperature)
+    rows = range(len(manifest.rows))
+    part = read_part(manifest, rows, bundle.info.input, "images to report on")
+    p = softmax(logits_of(session, part.faces, "report"), bundle.info.temperature)
     return {
         "split": "+".join(part.splits),
         "protocol": options.protocol,
@@ -207,57 +195,55 @@ def _reported(bundle: Bundle, session: Session, options: Options) -> dict[str, A
     }
 
 
-def _quantize(
-    source: Bundle, manifest: Manifest, ranges: Part, gate: Part, out: Path, options: Options,
-    work: Path,
-) -> Comparison:  # fmt: skip
-    graph, threads = float_graph(source), options.threads
-    int8_files, half_files = _make_files(source.path(graph), ranges, work)
-    int8 = artifact_of(int8_files, "openvino", "int8", GOLDEN_MOST)
-    half = artifact_of(half_files, "onnx", "fp16", GOLDEN_MOST)
-    draft = _with(Bundle(work, source.info, ""), artifacts=[int8, half])
+def _machine(threads: int) -> dict[str, Any]:
+    libraries = {**library_versions(), "nncf": version("nncf"), "onnx": version("onnx")}
+    return {"cpu": cpu_model(), "threads": threads, "libraries": libraries}
 
-    float_session = open_session(source, graph, "openvino", threads)
-    int8_session = open_session(draft, int8, "openvino", threads)
-    temperature, told = _temperature(source, ranges, int8_session)
-    draft = _with(draft, temperature=temperature)
-    found = _compare(
-        _Opened(source, graph, float_session), _Opened(draft, int8, int8_session), gate
-    )
-    float_session.close()
-    print(table(found))
-    _require_passed(found, options.bounds)
-    reported = _reported(draft, int8_session, options)
-    int8_session.close()
 
-    checked: list[Artifact] = []
-    golden_errors: dict[str, float] = {}
-    for artifact in draft.info.artifacts:
-        golden_errors[artifact.file], tolerance = _tolerance(draft, artifact, threads)
-        checked.append(artifact.model_copy(update={"tolerance": tolerance}))
-    report = _report(
-        source, manifest, ranges, gate, found, options,
-        {"value": temperature, "from": told}, golden_errors,
+def _draft(setting: Setting, found: Sequence[Searched], fitted: Confidences) -> Bundle:
+    """The bundle as it will be, in the work folder, with tolerances yet to be measured."""
+    half = artifact_of(
+        [_float16(setting.source.path(setting.graph), setting.draft.folder)],
+        "onnx", "fp16", GOLDEN_MOST,
     )  # fmt: skip
+    changes: dict[str, Any] = {
+        "artifacts": [*(each.best.artifact for each in found), half],
+        "temperature": fitted.temperature,
+    }
+    # Thresholds too are fitted on calib rows or not at all.
+    if setting.ranges.splits == ("calib",):
+        changes["abstain_threshold"] = fitted.abstain_threshold
+        changes["class_thresholds"] = fitted.class_thresholds
+    return _with(setting.draft, **changes)
+
+
+def _measured(draft: Bundle, threads: int) -> tuple[Bundle, dict[str, float]]:
+    """The draft with a tolerance for each artifact, and the golden errors they rest on."""
+    artifacts: list[Artifact] = []
+    errors: dict[str, float] = {}
+    for artifact in draft.info.artifacts:
+        errors[artifact.file], tolerance = _tolerance(draft, artifact, threads)
+        artifacts.append(artifact.model_copy(update={"tolerance": tolerance}))
+    return _with(draft, artifacts=artifacts), errors
+
+
+def _write(
+    draft: Bundle, report: Report, reported: dict[str, Any] | None, manifest: Manifest,
+    source: Bundle, out: Path,
+) -> None:  # fmt: skip
+    record = report.to_json()
     made = source.info.provenance
     provenance = made.model_copy(
         update={
             "commit": commit_of_this_project(),
             "parent": source.sha256,
             "manifests": {**made.manifests, "quantize": manifest.sha256},
-            "detail": {**made.detail, "float_commit": made.commit, "quantize": report},
+            "detail": {**made.detail, "float_commit": made.commit, "quantize": record},
         }
     )
+    metrics = {**source.info.metrics, **({"int8_report": reported} if reported else {})}
     final = _with(
-        draft,
-        name=f"{source.info.name}-int8"[:100],
-        artifacts=checked,
-        metrics={
-            **source.info.metrics,
-            "int8": report,
-            **({"int8_report": reported} if reported else {}),
-        },
-        provenance=provenance,
+        draft, name=f"{source.info.name}-int8"[:100], metrics=metrics, provenance=provenance
     )
     texts = {
         path.name: path.read_text(encoding="utf-8")
@@ -266,32 +252,91 @@ def _quantize(
     }
     if CARD in texts:
         texts[CARD] += int8_section(report, reported)
-    texts["report.json"] = json.dumps(report, indent=2, allow_nan=False) + "\n"
-    write_bundle(out, final.info, [*int8_files, *half_files], texts)
-    return found
+    texts |= report_texts(report)
+    picture = draft.folder / PICTURE_FILE
+    draw(report, picture)
+    files = [draft.folder / name for each in draft.info.artifacts for name in each.sha256]
+    write_bundle(out, final.info, [*files, picture], texts)
 
 
-def quantize_bundle(source: Bundle, manifest: Manifest, out: Path, options: Options) -> Comparison:
+def _quantize(setting: Setting, manifest: Manifest, out: Path, options: Options) -> Report:
+    found = [search(backend, setting) for backend in backends_of(options.target)]
+    fitted = _confidences(setting.source, setting.ranges, found)
+    judged = _judged(found, setting, fitted.temperature)
+    for each in judged:
+        print(f"{each.file} on {each.backend}:\n{each.gate.table()}")
+    _require_passed(judged)
+    draft = _draft(setting, found, fitted)
+    session = open_session(draft, draft.info.artifacts[0], found[0].backend, options.threads)
+    reported = _reported(draft, session, options)
+    session.close()
+    draft, errors = _measured(draft, options.threads)
+    # What TensorRT runs, no CPU shows.
+    checked = portability.check(draft, options.threads) if options.target == "cpu" else ()
+    for line in checked:
+        print(f"{line.artifact} on {line.machine}: {line.status} {line.detail}".rstrip())
+    _require_portable(checked, options.waive)
+    report = Report(
+        source={"name": setting.source.info.name, "sha256": setting.source.sha256},
+        manifest_sha256=manifest.sha256,
+        division_seed=options.seed,
+        ranges=_rows(setting.ranges),
+        gate=_rows(setting.gate),
+        bounds=options.bounds,
+        references=_references(found, setting),
+        candidates=tuple(each for one in found for each in one.tried),
+        artifacts=tuple(judged),
+        confidences=fitted,
+        shown=confidences.measure(fitted, found[0].best.gate_logits, setting.gate.labels),
+        golden_errors=errors,
+        portability=checked,
+        machine=_machine(options.threads),
+    )
+    _write(draft, report, reported, manifest, setting.source, out)
+    return report
+
+
+def quantize_bundle(source: Bundle, manifest: Manifest, out: Path, options: Options) -> Report:
     """Quantize a float bundle and write the INT8 bundle at `out`, replacing a bundle there.
 
-    The result holds the INT8 OpenVINO IR first and the float ONNX with half-precision weights last,
-    the float bundle's golden logits with tolerances measured here, and the gate's figures in
-    `metrics["int8"]` and `report.json`. Prints what it works on, and the gate's table. Raises
-    `UserError`, and writes nothing, for rows or a bundle that will not do and for a gate that is
-    not passed.
+    The result holds the best INT8 artifact of each runtime and the float ONNX with half-precision
+    weights last, the float bundle's golden logits with tolerances measured here, confidences fitted
+    on the INT8 model, and a report as JSON, Markdown and picture. Prints what it works on, what
+    each candidate comes to, and the gates. Raises `UserError`, and writes nothing, for rows or a
+    bundle that will not do, for a gate that is not passed, and for an artifact that answers
+    otherwise on other CPUs.
     """
-    float_graph(source)
+    graph = float_graph(source)
     check_rows(manifest)
     require_nncf()
+    require_matplotlib()
     division = divide(manifest.rows, options.seed)
     print(
         f"quantizing {source.folder} with {manifest.file}: {len(division.ranges)} rows for ranges, "
         f"{len(division.gate)} for the gate"
     )
-    ranges = _part(manifest, division.ranges, source, "images for ranges")
-    gate = _part(manifest, division.gate, source, "images for the gate")
+    face = source.info.input
+    ranges = read_part(manifest, division.ranges, face, "images for ranges")
+    gate = read_part(manifest, division.gate, face, "images for the gate")
     with tempfile.TemporaryDirectory(prefix="fer-quantize.") as work:
+        setting = Setting(
+            source=source, graph=graph, draft=Bundle(Path(work), source.info, ""),
+            ranges=_shuffled(ranges, options.seed), gate=gate, bounds=options.bounds,
+            waive=options.waive, threads=options.threads, speed=options.speed,
+            quick=options.quick, target=options.target,
+        )  # fmt: skip
         try:
-            return _quantize(source, manifest, ranges, gate, out, options, Path(work))
+            return _quantize(setting, manifest, out, options)
         except SessionError as error:
             raise UserError(f"{source.folder}: {error}; export it again") from None
+
+
+def _shuffled(part: Part, seed: int) -> Part:
+    """The part in an order of its seed, so that its first rows are a sample of all."""
+    order = np.random.Generator(np.random.PCG64(seed)).permutation(len(part.rows))
+    return replace(
+        part,
+        rows=tuple(part.rows[i] for i in order),
+        labels=part.labels[order],
+        faces=part.faces[order],
+    )

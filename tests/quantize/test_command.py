@@ -13,15 +13,18 @@ import openvino as ov
 import pytest
 
 from contract.bundle import Bundle, open_bundle
+from contract.checksums import write_sums
 from contract.manifest import read_manifest, write_manifest
 from contract.metrics import fit_temperature
 from quantize import cli
 from quantize.calibration import divide, load_faces
+from quantize.candidates import ONNX, OPENVINO
 from quantize.source import newest_float_bundle
 from runtime.choose import choose
-from runtime.session import open_session
+from runtime.session import Backend, open_session
 from tests.models import make_float_bundle, make_images, rehash, tiny_graph
 
+QUICK = ("--quick", "--no-speed")
 COMMAND = shutil.which("fer-quantize", path=str(Path(sys.executable).parent))
 
 
@@ -51,7 +54,7 @@ def project(tmp_path_factory: pytest.TempPathFactory) -> Path:
 
 @pytest.fixture(scope="module")
 def made(project: Path) -> tuple[subprocess.CompletedProcess[str], Bundle]:
-    done = quantize(project, "--calib", "val.csv", "--threads", "1")
+    done = quantize(project, "--calib", "val.csv", "--threads", "1", *QUICK)
     assert done.returncode == 0, done.stderr
     return done, open_bundle(project / "bundles/tiny-int8")
 
@@ -75,6 +78,7 @@ def test_the_bundle_holds_int8_first_and_float_last(
     source = open_bundle(project / "runs/study/newer/bundle")
     assert [(a.format, a.precision, a.file) for a in bundle.info.artifacts] == [
         ("openvino", "int8", "student_int8.xml"),
+        ("onnx", "int8", "student_int8.onnx"),
         ("onnx", "fp16", "student.onnx"),
     ]
     assert bundle.info.name == "tiny-int8"
@@ -83,15 +87,18 @@ def test_the_bundle_holds_int8_first_and_float_last(
     assert bundle.info.input == source.info.input
     card = (bundle.folder / "model_card.md").read_text()
     assert card.startswith("# A card\n")
-    assert f"agreement {bundle.info.metrics['int8']['agreement']:.2f} %" in card
     made_from = bundle.info.provenance
     assert made_from.parent == source.sha256
     assert made_from.manifests["quantize"] == read_manifest(project / "val.csv").sha256
     assert bundle.info.metrics["val"] == source.info.metrics["val"]
     report = json.loads((bundle.folder / "report.json").read_text())
-    assert bundle.info.metrics["int8"] == report
-    assert report["gate_rows"]["n"] + report["ranges_rows"]["n"] == 280
-    assert report["gate_rows"]["rows_sha256"] != report["ranges_rows"]["rows_sha256"]
+    assert made_from.detail["quantize"] == report
+    assert report["gate"]["n"] + report["ranges"]["n"] == 280
+    assert report["gate"]["rows_sha256"] != report["ranges"]["rows_sha256"]
+    agreement = report["artifacts"][0]["gate"]["agreement"]
+    for text in (card, (bundle.folder / "report.md").read_text()):
+        assert f"{agreement:.2f}" in text
+    assert (bundle.folder / "report.png").read_bytes().startswith(b"\x89PNG")
     assert "agreement" in done.stdout and "bundles/tiny-int8" in done.stdout
 
 
@@ -99,18 +106,19 @@ def test_the_reported_accuracy_is_that_of_the_files(
     project: Path, made: tuple[subprocess.CompletedProcess[str], Bundle]
 ) -> None:
     _, bundle = made
-    report = bundle.info.metrics["int8"]
     manifest = read_manifest(project / "val.csv")
     rows = divide(manifest.rows, 0).gate
     faces = load_faces(manifest, rows, bundle.info.input, "test")
-    session = open_session(bundle, bundle.info.artifacts[0], "openvino", threads=1)
-    predicted = session.run(faces).argmax(axis=1)
-    session.close()
-    accuracy = float(np.mean(predicted == manifest.labels()[list(rows)]))
-    assert accuracy == pytest.approx(report["int8"]["accuracy"])
-    assert accuracy > 0.9
-    assert report["accuracy_drop"] <= 1.0
-    assert report["agreement"] >= 97.0
+    judged = bundle.info.provenance.detail["quantize"]["artifacts"]
+    assert [each["backend"] for each in judged] == ["openvino", "onnxruntime"]
+    for artifact, each in zip(bundle.info.artifacts, judged, strict=False):
+        session = open_session(bundle, artifact, each["backend"], threads=1)
+        predicted = session.run(faces).argmax(axis=1)
+        session.close()
+        accuracy = float(np.mean(predicted == manifest.labels()[list(rows)]))
+        assert accuracy == pytest.approx(each["gate"]["int8"]["accuracy"])
+        assert accuracy > 0.9
+        assert each["gate"]["passed"]
 
 
 def test_the_bundle_is_served_and_another_model_in_its_place_falls_back(
@@ -127,6 +135,7 @@ def test_the_bundle_is_served_and_another_model_in_its_place_falls_back(
     )
     another = ov.Core().read_model(tmp_path / "other.onnx")
     ov.save_model(another, tmp_path / "copy/student_int8.xml")
+    shutil.copy(tmp_path / "other.onnx", tmp_path / "copy/student_int8.onnx")
     fallen_back = choose(rehash(tmp_path / "copy"), threads=1)
     fallen_back.session.close()
     assert fallen_back.artifact.precision == "fp16"
@@ -139,10 +148,11 @@ def test_a_failed_gate_writes_nothing_and_says_which_bound(
     line = in_process(
         project, monkeypatch, capsys,
         "--calib", "val.csv", "--out", "bundles/refused", "--min-agreement", "100.5",
+        *QUICK,
     )  # fmt: skip
     assert not (project / "bundles/refused").exists()
     assert "did not pass the gate" in line
-    assert "the bound of 100.50 % (--min-agreement)" in line
+    assert "beyond the bound of ≥ 100.50 % (--min-agreement)" in line
 
 
 def test_temperature_is_fitted_on_calib_rows_only(
@@ -153,17 +163,68 @@ def test_temperature_is_fitted_on_calib_rows_only(
     # Without a wrong row there is no finite temperature to fit.
     wrong = [replace(row, label="neutral") if n % 20 == 0 else row for n, row in enumerate(rows)]
     write_manifest(project / "noisy.csv", wrong)
-    cli.main(["--calib", "noisy.csv", "--out", "bundles/fitted", "--max-accuracy-drop", "10",
-              "--min-agreement", "90", "--threads", "1"])  # fmt: skip
+    waived = [word for name in ("accuracy", "agreement", "macro-f1", "ece", "dp")
+              for word in ("--allow", name)]  # fmt: skip
+    cli.main(["--calib", "noisy.csv", "--out", "bundles/fitted", "--threads", "1", *QUICK, *waived])
     bundle = open_bundle(project / "bundles/fitted")
-    assert bundle.info.metrics["int8"]["temperature"]["from"] == "fitted on the ranges part"
+    confidences = bundle.info.provenance.detail["quantize"]["confidences"]
+    assert "val only reports" not in confidences["temperature_from"]
     manifest = read_manifest(project / "noisy.csv")
     part = divide(manifest.rows, 0).ranges
-    session = open_session(bundle, bundle.info.artifacts[0], "openvino", threads=1)
-    logits = session.run(load_faces(manifest, part, bundle.info.input, "test"))
-    session.close()
-    expected = fit_temperature(logits, manifest.labels()[list(part)])
+    faces, labels = load_faces(manifest, part, bundle.info.input, "test"), manifest.labels()
+    logits = []
+    backends: tuple[Backend, ...] = ("openvino", "onnxruntime")
+    for artifact, backend in zip(bundle.info.artifacts, backends, strict=False):
+        session = open_session(bundle, artifact, backend, threads=1)
+        logits.append(session.run(faces))
+        session.close()
+    expected = fit_temperature(np.concatenate(logits), np.tile(labels[list(part)], 2))
     assert bundle.info.temperature == pytest.approx(expected, rel=1e-3)
+    assert bundle.info.temperature == confidences["temperature"]
+
+
+def test_every_candidate_is_tried_and_a_waiver_is_recorded(
+    project: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    """The tiny net is too small to gain by INT8, so its speed bound has to be waived."""
+    monkeypatch.chdir(project)
+    arguments = ["--calib", "val.csv", "--out", "bundles/slow", "--threads", "1"]
+    assert cli.main([*arguments, "--allow", "speed", "--min-speed-up", "50"]) == 0
+    report = json.loads((project / "bundles/slow/report.json").read_text())
+    tried = [(each["backend"], each["name"]) for each in report["candidates"]]
+    # The tiny net has no depthwise layer, so leaving it float makes no candidate of its own.
+    same = OPENVINO[1]
+    assert same == replace(OPENVINO[0], name=same.name, float_parts=())
+    declared = [each for each in (*OPENVINO, *ONNX) if each != same]
+    assert tried == [(each.backend, each.name) for each in declared]
+    for backend in ("openvino", "onnxruntime"):
+        of_it = [each for each in report["candidates"] if each["backend"] == backend]
+        assert sum(each["kept"] for each in of_it) == 1
+        assert all(each["speed_up"] > 0 and each["reason"] for each in of_it)
+    for each in report["artifacts"]:
+        assert each["gate"]["waived"] == ["speed"]
+    assert "waived" in capsys.readouterr().out
+
+
+def test_an_unknown_bound_cannot_be_waived(
+    project: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    line = in_process(project, monkeypatch, capsys, "--calib", "val.csv", "--allow", "sped")
+    assert "did you mean 'speed'?" in line
+
+
+def test_for_a_jetson_it_writes_symmetric_pairs_and_half_precision(
+    project: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.chdir(project)
+    arguments = ["--calib", "val.csv", "--out", "bundles/jetson", "--target", "jetson"]
+    assert cli.main([*arguments, "--threads", "1"]) == 0
+    bundle = open_bundle(project / "bundles/jetson")
+    assert [(a.format, a.precision) for a in bundle.info.artifacts] == [
+        ("onnx", "int8"), ("onnx", "fp16"),
+    ]  # fmt: skip
+    report = bundle.info.provenance.detail["quantize"]
+    assert report["artifacts"][0]["gate"]["verdicts"][-1]["status"] == "not measured"
 
 
 def test_an_int8_bundle_under_runs_is_passed_over(
@@ -183,6 +244,7 @@ def test_a_teacher_is_passed_over(project: Path, tmp_path: Path) -> None:
     content = json.loads(file.read_text())
     content["provenance"]["phase"] = "teacher_b3"
     file.write_text(json.dumps(content))
+    write_sums(file.parent)
     os.utime(file, (4e9, 4e9))
     assert newest_float_bundle(tmp_path).folder == tmp_path / "a/bundle"
 

@@ -1,0 +1,166 @@
+"""INT8 ONNX for ONNX Runtime, and for TensorRT behind it: quantize-dequantize pairs (QDQ).
+
+ONNX Runtime's own post-training quantization places the pairs where its kernels fuse them. The
+ranges are ours (`quantize/ranges.py`). And where a hard-swish or hard-sigmoid reads a value, what
+it maps to 0 or 1 anyway is cut off, which costs nothing.
+"""
+
+import tempfile
+from collections import defaultdict
+from collections.abc import Iterator
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import onnx
+import onnxruntime as ort
+from numpy.typing import NDArray
+from onnx import TensorProto, helper
+
+from quantize.candidates import Candidate
+from quantize.graph import nodes_by_part, with_names, without_idle_casts
+from quantize.pad_channels import pad_depthwise
+from quantize.ranges import EVERYTHING, Range, row_extremes, row_range
+
+BATCH = 8
+MOVES_BYTES = ("Cast", "Transpose", "Reshape", "Flatten", "Squeeze", "Shape", "Constant")
+
+
+class _Faces:
+    """Feeds faces one at a time, as `onnxruntime.quantization` asks for them."""
+
+    def __init__(self, name: str, faces: NDArray[np.uint8]) -> None:
+        self._rows: Iterator[dict[str, Any]] = ({name: face[None]} for face in faces)
+
+    def get_next(self) -> dict[str, Any] | None:
+        return next(self._rows, None)
+
+
+def _prepare(graph: Path, folder: Path, padded: bool) -> Path:
+    """The float graph as it is quantized: tidy, widths padded, hard-swish taken apart."""
+    from onnxruntime.quantization.shape_inference import quant_pre_process
+
+    tidy, prepared = folder / "tidy.onnx", folder / "prepared.onnx"
+    model = without_idle_casts(onnx.load(graph))
+    onnx.save(pad_depthwise(model) if padded else model, tidy)
+    quant_pre_process(str(tidy), str(prepared), skip_symbolic_shape=True)
+    onnx.save(with_names(onnx.load(prepared)), prepared)
+    return prepared
+
+
+def _activations(model: onnx.ModelProto) -> list[str]:
+    return [
+        name
+        for node in model.graph.node
+        if node.op_type not in MOVES_BYTES
+        for name in node.output
+    ]  # fmt: skip
+
+
+def _extremes(
+    model: onnx.ModelProto, names: list[str], faces: NDArray[np.uint8]
+) -> dict[str, NDArray[np.float32]]:
+    """Least and greatest value of each tensor in each row: `2×N` by name."""
+    probed = onnx.ModelProto()
+    probed.CopyFrom(model)
+    del probed.graph.output[:]
+    probed.graph.output.extend(
+        helper.make_tensor_value_info(name, TensorProto.FLOAT, None) for name in names
+    )
+    options = ort.SessionOptions()
+    options.log_severity_level = 3
+    options.graph_optimization_level = ort.GraphOptimizationLevel.ORT_DISABLE_ALL
+    session = ort.InferenceSession(
+        probed.SerializeToString(), options, providers=["CPUExecutionProvider"]
+    )
+    feed = session.get_inputs()[0].name
+    found: dict[str, list[NDArray[np.float32]]] = defaultdict(list)
+    for start in range(0, len(faces), BATCH):
+        answers = session.run(None, {feed: faces[start : start + BATCH]})
+        for name, answer in zip(names, answers, strict=True):
+            found[name].append(row_extremes(np.asarray(answer)))
+    return {name: np.concatenate(parts, axis=1) for name, parts in found.items()}
+
+
+def _useful(model: onnx.ModelProto) -> dict[str, Range]:
+    """Limits beyond which whatever reads a tensor cannot tell values apart."""
+    readers: dict[str, list[onnx.NodeProto]] = defaultdict(list)
+    for node in model.graph.node:
+        for name in node.input:
+            readers[name].append(node)
+    limits: dict[str, Range] = {}
+    for node in model.graph.node:
+        if node.op_type == "HardSigmoid":
+            limits[node.output[0]] = (0.0, 1.0)
+            # ONNX's defaults, as hard-swish has others and an exporter writes them out.
+            given = {a.name: a.f for a in node.attribute}
+            alpha, beta = given.get("alpha", 0.2), given.get("beta", 0.5)
+            low, high = -beta / alpha, (1 - beta) / alpha
+            source, others = node.input[0], [n for n in readers[node.input[0]] if n is not node]
+            if not others:
+                limits[source] = (low, high)
+            elif all(n.op_type == "Mul" and node.output[0] in n.input for n in others):
+                limits[source] = (low, np.inf)  # x·h(x) is 0 below and x above
+    return limits
+
+
+def activation_ranges(
+    model: onnx.ModelProto, faces: NDArray[np.uint8], quantile: float
+) -> dict[str, Range]:
+    """The range of every float tensor of a graph on `faces` (`N×H×W×C`), zero always within."""
+    names = _activations(model)
+    limits = _useful(model)
+    return {
+        name: row_range(extremes, quantile, limits.get(name, EVERYTHING))
+        for name, extremes in _extremes(model, names, faces).items()
+    }
+
+
+def _options(candidate: Candidate, ranges: dict[str, Range]) -> dict[str, Any]:
+    overrides = {
+        name: [{"rmin": np.float32(low), "rmax": np.float32(high)}]
+        for name, (low, high) in ranges.items()
+    }
+    if not candidate.symmetric:
+        return {"TensorQuantOverrides": overrides}
+    # TensorRT wants pairs on weights too, zero points of 0, and biases in float.
+    return {
+        "TensorQuantOverrides": overrides,
+        "ActivationSymmetric": True,
+        "WeightSymmetric": True,
+        "QuantizeBias": False,
+        "AddQDQPairToWeight": True,
+        "DedicatedQDQPair": True,
+    }
+
+
+def quantize_onnx(
+    graph: Path, faces: NDArray[np.uint8], file: Path, candidate: Candidate
+) -> list[Path]:
+    """Quantize the float ONNX `graph` with ranges from `faces` (`N×H×W×C`); write QDQ at `file`.
+
+    Returns the files written.
+    """
+    # Slow to import, and only this needs it.
+    from onnxruntime.quantization import QuantFormat, QuantType, quantize_static
+
+    with tempfile.TemporaryDirectory(prefix="fer-quantize.") as work:
+        prepared = _prepare(graph, Path(work), candidate.padded)
+        model = onnx.load(prepared)
+        parts = nodes_by_part(model)
+        leave = [name for part in candidate.float_parts for name in parts[part]]
+        ranges = activation_ranges(model, faces, candidate.range_quantile or 1.0)
+        quantize_static(
+            str(prepared),
+            str(file),
+            # The ranges are known; it insists on a row of its own.
+            _Faces(model.graph.input[0].name, faces[:1]),
+            quant_format=QuantFormat.QDQ,
+            nodes_to_exclude=leave,
+            per_channel=True,
+            reduce_range=not candidate.symmetric,
+            activation_type=QuantType.QInt8 if candidate.symmetric else QuantType.QUInt8,
+            weight_type=QuantType.QInt8,
+            extra_options=_options(candidate, ranges),
+        )
+    return [file]

@@ -1,0 +1,252 @@
+"""Every declared candidate of a runtime, quantized and measured; the best that passes is kept."""
+
+import shutil
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass, replace
+from pathlib import Path
+
+import numpy as np
+import onnx
+from numpy.typing import NDArray
+from tqdm import tqdm
+
+from contract.bundle import Artifact, Bundle, artifact_of
+from contract.errors import UserError
+from quantize.calibration import Part
+from quantize.candidates import LAST_RESORT, Candidate, Target, candidates
+from quantize.confidences import temperature_of
+from quantize.gate import Answers, Bounds, Gate, judge
+from quantize.graph import nodes_by_part
+from quantize.intervals import Rounds, rounds_of
+from quantize.onnx_int8 import quantize_onnx
+from quantize.openvino_int8 import quantize_openvino
+from quantize.report import Candidate as Tried
+from runtime.errors import SessionError
+from runtime.session import Backend, Session, open_session
+from runtime.timing import interleaved_ms
+
+BATCH = 32
+BURST = 4
+ROUNDS = 30
+RANGES_ROWS = 300
+"""Rows that ranges are taken from: more change them by less than a step."""
+TIE = 0.03
+"""Candidates whose speed differs by less than this share are as fast as each other."""
+# Until it is measured; any value above the limit a bundle may have.
+UNMEASURED = 0.1
+
+
+@dataclass(frozen=True)
+class Setting:
+    """What a search works with. `draft` holds files under `draft.folder` and no artifacts yet."""
+
+    source: Bundle
+    graph: Artifact
+    draft: Bundle
+    ranges: Part
+    gate: Part
+    bounds: Bounds
+    waive: frozenset[str]
+    threads: int
+    speed: bool
+    quick: bool
+    target: Target = "cpu"
+
+    def temperature(self, logits: NDArray[np.float32]) -> float:
+        """What a model is judged at, by its logits `N×7` on the ranges part.
+
+        Fitted there for float and INT8 alike: the float bundle's own may have seen the gate's rows.
+        But only on calib rows; with others, which only report, both are served at the bundle's.
+        """
+        kept = self.source.info.temperature
+        if self.ranges.splits != ("calib",):
+            return kept
+        return temperature_of(logits, self.ranges.labels, kept)[0]
+
+
+@dataclass(frozen=True)
+class Found:
+    """An INT8 artifact with its gate, its logits on both parts and its timing."""
+
+    backend: Backend
+    artifact: Artifact
+    gate: Gate
+    rounds: Rounds | None
+    ranges_logits: NDArray[np.float32]
+    gate_logits: NDArray[np.float32]
+
+
+@dataclass(frozen=True)
+class Searched:
+    """What came of a runtime: its best candidate, passing or not, and a record of all."""
+
+    backend: Backend
+    best: Found
+    tried: tuple[Tried, ...]
+    float_answers: Answers
+
+
+def logits_of(session: Session, faces: NDArray[np.uint8], purpose: str) -> NDArray[np.float32]:
+    """Logits `N×7` of prepared faces `N×H×W×C`, with progress on a terminal."""
+    starts = tqdm(range(0, len(faces), BATCH), desc=purpose, unit="batch", disable=None)
+    return np.concatenate([session.run(faces[start : start + BATCH]) for start in starts])
+
+
+def _make(candidate: Candidate, setting: Setting, folder: Path) -> Artifact:
+    """Quantize as a candidate says, into `folder`."""
+    graph, faces = setting.source.path(setting.graph), setting.ranges.faces[:RANGES_ROWS]
+    if candidate.backend == "openvino":
+        judged = (setting.ranges.faces, setting.ranges.labels)
+        xml = folder / "student_int8.xml"
+        drop = setting.bounds.accuracy_drop
+        files = quantize_openvino(graph, faces, xml, candidate, judged, drop)
+        return artifact_of(files, "openvino", "int8", UNMEASURED)
+    files = quantize_onnx(graph, faces, folder / "student_int8.onnx", candidate)
+    return artifact_of(files, "onnx", "int8", UNMEASURED)
+
+
+def _measure(
+    candidate: Candidate, setting: Setting, original: Session, answers: Answers, folder: Path
+) -> Found:
+    artifact = _make(candidate, setting, folder)
+    opened = Bundle(folder, setting.draft.info, "")
+    session = open_session(opened, artifact, candidate.backend, setting.threads)
+    try:
+        ranges_logits = logits_of(session, setting.ranges.faces, f"{candidate.name}: ranges")
+        gate_logits = logits_of(session, setting.gate.faces, f"{candidate.name}: gate")
+        rounds = None
+        if setting.speed:
+            face = setting.gate.faces[:1]
+            times = interleaved_ms([original, session], face, ROUNDS, BURST)
+            rounds = rounds_of(times[0], times[1], BURST)
+    finally:
+        session.close()
+    temperature = setting.temperature(ranges_logits)
+    size = sum((folder / name).stat().st_size for name in artifact.sha256)
+    gate = judge(
+        setting.gate.labels, answers, Answers(gate_logits, temperature), size, rounds,
+        setting.bounds, setting.waive,
+    )  # fmt: skip
+    return Found(candidate.backend, artifact, gate, rounds, ranges_logits, gate_logits)
+
+
+def _broken(gate: Gate) -> list[str]:
+    return [verdict.name for verdict in gate.verdicts if verdict.status == "fail"]
+
+
+def better(one: Found, other: Found) -> bool:
+    """Whether `one` is to be kept rather than `other`.
+
+    What passes comes first; then the faster one; of equally fast ones that which agrees more with
+    the float model, and of those the smaller. Of two that fail, the one with fewer broken bounds.
+    """
+    failed = [len(_broken(each.gate)) for each in (one, other)]
+    if failed[0] != failed[1]:
+        return failed[0] < failed[1]
+    if one.gate.speed is not None and other.gate.speed is not None:
+        ratio = one.gate.speed.median / other.gate.speed.median
+        if abs(ratio - 1) > TIE:
+            return ratio > 1
+    if one.gate.agreement != other.gate.agreement:
+        return one.gate.agreement > other.gate.agreement
+    return one.gate.size_mb < other.gate.size_mb
+
+
+def _record(candidate: Candidate, found: Found, kept: bool) -> Tried:
+    gate = found.gate
+    if kept:
+        reason = "best of those that pass" if gate.passed else "nearest to passing"
+    else:
+        broken = _broken(gate)
+        reason = f"fails: {', '.join(broken)}" if broken else "passes; another is better"
+    return Tried(
+        backend=candidate.backend, name=candidate.name, settings=candidate.settings,
+        kept=kept and gate.passed, reason=reason, accuracy=gate.int8.accuracy,
+        agreement=gate.agreement, size_mb=gate.size_mb, latency_ms=gate.int8.latency_ms,
+        speed_up=None if gate.speed is None else gate.speed.median,
+    )  # fmt: skip
+
+
+def _unmeasured(candidate: Candidate, error: Exception) -> Tried:
+    return Tried(candidate.backend, candidate.name, candidate.settings, False, f"failed: {error}")
+
+
+def _different(declared: Sequence[Candidate], setting: Setting) -> list[Candidate]:
+    """Without those that differ only in leaving float what the net does not have."""
+    parts = nodes_by_part(onnx.load(setting.source.path(setting.graph)))
+    found: dict[Candidate, Candidate] = {}
+    for candidate in declared:
+        present = tuple(part for part in candidate.float_parts if parts[part])
+        found.setdefault(replace(candidate, name="", float_parts=present), candidate)
+    return list(found.values())
+
+
+def search(backend: Backend, setting: Setting, say: Callable[[str], None] = print) -> Searched:
+    """Try the candidates of a runtime; the files of the one kept are left in `draft.folder`.
+
+    Raises `SessionError` where the float graph does not open on that runtime, and `UserError` where
+    no candidate could be quantized at all.
+    """
+    folder = setting.draft.folder
+    original = open_session(setting.source, setting.graph, backend, setting.threads)
+    tried: list[tuple[Candidate, Found | Exception]] = []
+    best: Found | None = None
+    try:
+        float_ranges = logits_of(original, setting.ranges.faces, f"float on {backend}: ranges")
+        float_logits = logits_of(original, setting.gate.faces, f"float on {backend}: gate")
+        answers = Answers(float_logits, setting.temperature(float_ranges))
+
+        def attempt(candidate: Candidate) -> None:
+            nonlocal best
+            work = folder / f"candidate-{candidate.name}"
+            work.mkdir()
+            try:
+                found = _measure(candidate, setting, original, answers, work)
+            except (SessionError, RuntimeError) as error:
+                # One candidate that a library cannot quantize does not end the search.
+                tried.append((candidate, error))
+                say(f"{backend} {candidate.name}: failed: {str(error).splitlines()[0]}")
+            else:
+                tried.append((candidate, found))
+                speed = found.gate.speed
+                told = "" if speed is None else f", {speed.median:.2f}× as fast as float"
+                broken = _broken(found.gate)
+                verdict = f"fails {', '.join(broken)}" if broken else "passes"
+                say(
+                    f"{backend} {candidate.name}: {verdict}; agreement "
+                    f"{found.gate.agreement:.2f} %, accuracy {found.gate.int8.accuracy:.4f} "
+                    f"(float {found.gate.original.accuracy:.4f}){told}"
+                )
+                if best is None or better(found, best):
+                    best = found
+                    for name in found.artifact.sha256:
+                        shutil.copyfile(work / name, folder / name)
+            shutil.rmtree(work)
+
+        for candidate in _different(candidates(backend, setting.target, setting.quick), setting):
+            attempt(candidate)
+        decisive = best is not None and all(
+            best.gate.verdict(name).status != "fail" for name in ("accuracy", "agreement")
+        )
+        if backend == "openvino" and not decisive and not setting.quick:
+            attempt(LAST_RESORT)
+    finally:
+        original.close()
+    if best is None:
+        reasons = "; ".join(f"{c.name}: {error}" for c, error in tried)
+        raise UserError(
+            f"{setting.source.folder}: nothing could be quantized for {backend}: {reasons}; "
+            "export the float bundle again"
+        )
+    records = tuple(
+        _unmeasured(candidate, found)
+        if isinstance(found, Exception)
+        else _record(candidate, found, found is best)
+        for candidate, found in tried
+    )
+    return Searched(backend, best, records, answers)
+
+
+def backends_of(target: Target) -> tuple[Backend, ...]:
+    """The runtimes a target's INT8 artifacts are for."""
+    return ("onnxruntime",) if target == "jetson" else ("openvino", "onnxruntime")
