@@ -26,7 +26,7 @@ class Options:
 
     precision_floor: float = 0.7
     """Least precision of the rows shown as a class."""
-    accuracy_target: float = 0.9
+    accuracy_target: float = 0.85
     """Accuracy of the rows answered that abstention is to reach."""
     least_shown: int = 20
     """Fewest rows shown as a class that a threshold may be fitted on."""

@@ -19,6 +19,9 @@ FIGURES = {
         "images_per_s", "trainer_over_timm", "trainer_over_timm_channels_last",
         "trainer_over_ready", "rounds", "precision",
     },
+    "python benchmarks/int8_speed.py": {
+        "latency_ms", "speed_up", "openvino_default_precision", "input", "bundles", "rounds",
+    },
     "fer-edge bench": {
         "frames", "e2e_ms", "stages_ms", "fps", "cpu_s_per_1000_frames", "peak_rss_mb",
         "first_result_s", "face_rate", "detections_run", "bundle",
