@@ -1,8 +1,8 @@
 """The declared set of ways to quantize: small, and tried in full.
 
-Weights have seven bits in all of them. With eight, the 16-bit sums of the INT8 instructions of CPUs
+Weights for CPUs have seven bits. With eight, the 16-bit sums of the INT8 instructions of CPUs
 without VNNI saturate, and the same file gives other answers there; with seven they cannot
-(`quantize/portability.py` proves it on each bundle).
+(`quantize/portability.py` proves it on each bundle). TensorRT gets eight.
 """
 
 from dataclasses import dataclass
@@ -52,7 +52,8 @@ OPENVINO = (
     Candidate("bias-corrected", "openvino", range_quantile=None),
     Candidate("bias-corrected-symmetric", "openvino", symmetric=True, range_quantile=None),
 )
-# A float stem keeps more accuracy, but gave other answers on an emulated Haswell: none here has it.
+# A float stem agrees more with float, but on a small net it gave other answers on an emulated
+# Haswell, for a reason not yet known: none here has it.
 ONNX = (
     Candidate("wide-float-classifier", "onnxruntime", ("classifier",), range_quantile=0.97),
     Candidate("wide", "onnxruntime", range_quantile=0.97),

@@ -113,7 +113,10 @@ def _confidences(source: Bundle, ranges: Part, found: Sequence[Searched]) -> Con
     labels = np.concatenate([ranges.labels] * len(found))
     kept = source.info.temperature
     if ranges.splits != ("calib",):
-        temperature, told = kept, "the float bundle's, as --calib is not all calib rows"
+        temperature, told = (
+            kept,
+            "the float bundle's, and so are its thresholds: --calib is not all calib rows",
+        )
     else:
         temperature, told = confidences.temperature_of(logits, labels, kept)
     first = found[0].best.ranges_logits

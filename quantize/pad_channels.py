@@ -15,7 +15,7 @@ from onnx import numpy_helper
 from quantize.graph import group_of, shapes_of
 
 VECTOR = 16
-"""Bytes in the vectors of ONNX Runtime's slowest x86 kernel that has a fast path."""
+"""Channels of one byte in the narrowest vectors of x86 and Arm."""
 
 ALONG = {
     "Add", "Clip", "GlobalAveragePool", "HardSigmoid", "HardSwish", "Mul", "ReduceMean", "Relu",

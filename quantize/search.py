@@ -29,7 +29,7 @@ BATCH = 32
 BURST = 4
 ROUNDS = 30
 RANGES_ROWS = 300
-"""Rows that ranges are taken from: more change them by less than a step."""
+"""Rows that ranges are taken from, as many as NNCF takes by default: each candidate reads them."""
 TIE = 0.03
 """Candidates whose speed differs by less than this share are as fast as each other."""
 # Until it is measured; any value above the limit a bundle may have.
