@@ -259,11 +259,11 @@ def as_html(text: str, title: str) -> str:
     )
 
 
-def write_report(study: Study, out: Path, record: Mapping[str, Any]) -> list[PhaseVerdict]:
+def write_report(study: Study, out: Path, command: str) -> list[PhaseVerdict]:
     """Write report.md, report.html, study.json and figures/ into `out`; returns the verdicts.
 
-    `record` is what `trainer.record.run_record` says of this call. Raises `UserError` for runs
-    that answered different rows.
+    `command` is the call that made it. The same runs give the same bytes, pictures aside. Raises
+    `UserError` for runs that answered different rows.
     """
     same_rows(study.runs)
     found, base = _figures(study), study.baseline
@@ -290,7 +290,7 @@ def write_report(study: Study, out: Path, record: Mapping[str, Any]) -> list[Pha
     lines += ["", "## Training", "", *markdown_table(_training(study))]
     lines += [*_trouble(study), "", "## Pictures"]
     lines += _pictures(study, out)
-    lines += ["", f"Written by `{record['command']}`, commit {record['commit']}."]
+    lines += ["", f"Written by `{command}`."]
     text = "\n".join(lines) + "\n"
     write_text_atomic(out / "report.md", text)
     write_text_atomic(out / "report.html", as_html(text, study.title))
@@ -299,7 +299,7 @@ def write_report(study: Study, out: Path, record: Mapping[str, Any]) -> list[Pha
         "title": study.title, "split": study.split, "protocol": p.protocol, "n": len(p),
         "manifest_sha256": p.manifest_sha256, "unfinished": list(study.unfinished),
         "figures": _finite(found), "verdicts": [as_json(each) for each in verdicts],
-        "run": dict(record),
+        "command": command,
     }  # fmt: skip
     write_json_atomic(out / "study.json", stored)
     return verdicts

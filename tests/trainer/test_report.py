@@ -161,3 +161,12 @@ def test_a_matrix_is_reported_with_what_is_left_of_it(
 def test_nothing_finished_is_said(tmp_path: Path) -> None:
     with pytest.raises(UserError, match="no finished run in"):
         main(["two_cores", "--runs-in", str(tmp_path)])
+
+
+def test_the_committed_report_is_what_the_committed_runs_give(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.chdir(Path(__file__).parents[2])
+    main(["two_cores_short", "--runs-in", "docs/study/runs", "--out", str(tmp_path)])
+    for name in ("report.md", "report.html", "study.json"):
+        assert (tmp_path / name).read_bytes() == Path("docs/study", name).read_bytes(), name

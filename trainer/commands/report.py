@@ -1,13 +1,13 @@
 """`fer-trainer report`: the study in one document, from its run folders."""
 
 import argparse
+import shlex
 from collections.abc import Sequence
 from pathlib import Path
 
 from contract.command import Parser
 from contract.errors import UserError
 from trainer.matrix import jobs_of, load_matrix
-from trainer.record import run_record
 from trainer.report import Study, write_report
 from trainer.study_runs import by_phase, is_finished, open_study_run, with_compared
 
@@ -50,6 +50,14 @@ def _of_runs(folders: Sequence[Path], split: str, seed: int) -> Study:
     return Study("Study report", with_compared(runs, split), (), split, seed)
 
 
+def _command(given: argparse.Namespace) -> str:
+    """The call that writes the same report, without where to: it is the same anywhere."""
+    words = ["fer-trainer", "report", *given.runs]
+    if given.runs_in is not None:
+        words += ["--runs-in", str(given.runs_in)]
+    return shlex.join([*words, "--split", given.split, "--seed", str(given.seed)])
+
+
 def main(arguments: list[str]) -> int:
     """Run the command; raises `UserError`."""
     given = _parser().parse_args(arguments)
@@ -58,7 +66,7 @@ def main(arguments: list[str]) -> int:
         study = _of_matrix(given.runs[0], given.runs_in, given.split, given.seed)
     else:
         study = _of_runs(paths, given.split, given.seed)
-    for each in write_report(study, given.out, run_record("fer-trainer report", arguments)):
+    for each in write_report(study, given.out, _command(given)):
         print(f"{each.phase}: {each.status}")
     print(f"report: {given.out / 'report.md'}, {given.out / 'report.html'}")
     return 0
