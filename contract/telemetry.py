@@ -31,7 +31,9 @@ class FaceResult:
 
     `box` is left, top, width, height in pixels; `probabilities` are calibrated and unsmoothed,
     `smoothed` are what `label` was decided on, both in the order of the expressions. `label` is an
-    expression or `uncertain`; `confidence` is the smoothed probability of `top`.
+    expression, `uncertain` or `low_quality`; `confidence` is the smoothed probability of `top`.
+    `quality` says why the face was not judged in this frame (then `probabilities` is empty), or is
+    empty.
     """
 
     track: int
@@ -43,6 +45,7 @@ class FaceResult:
     label: str
     confidence: float
     held_s: float
+    quality: str = ""
 
 
 @dataclass(frozen=True, slots=True)
