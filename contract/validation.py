@@ -1,6 +1,7 @@
 """One line out of a pydantic error: which file, which key, what is wrong, what is near."""
 
 from pathlib import Path
+from typing import get_args
 
 from pydantic import BaseModel, ValidationError
 
@@ -11,9 +12,12 @@ def _known_keys(model: type[BaseModel], location: tuple[int | str, ...]) -> list
     """The field names at the level of `model` where `location` ends."""
     current: type[BaseModel] | None = model
     for part in location[:-1]:
-        if current is None or not isinstance(part, str) or part not in current.model_fields:
+        if isinstance(part, int):  # an item of the list before it, whose model is known already
+            continue
+        if current is None or part not in current.model_fields:
             return []
         annotation = current.model_fields[part].annotation
+        annotation = next(iter(get_args(annotation)), annotation)
         nested = isinstance(annotation, type) and issubclass(annotation, BaseModel)
         current = annotation if nested else None  # type: ignore[assignment]
     return list(current.model_fields) if current is not None else []

@@ -3,7 +3,8 @@
 import time
 from collections.abc import Callable
 from dataclasses import dataclass
-from typing import Protocol
+from pathlib import Path
+from typing import Protocol, runtime_checkable
 
 from contract.faces import Image
 
@@ -71,3 +72,47 @@ class Recording(Camera, Protocol):
     @property
     def interval_s(self) -> float:
         """Seconds between the frame read last and the one before it, as they were recorded."""
+
+
+@dataclass(frozen=True, slots=True)
+class Granted:
+    """What an opened camera really gives, as read back from it: pixels and frames per second.
+
+    `format` is how frames come over the wire (`MJPG`); `notes` has one line for everything that
+    was asked for and is not so.
+    """
+
+    width: int
+    height: int
+    fps: float
+    format: str
+    notes: tuple[str, ...] = ()
+
+
+def difference(
+    asked: tuple[int, int, float], width: int, height: int, fps: float
+) -> tuple[str, ...]:
+    """A line saying what was `asked` (width, height, fps) and what came instead, or nothing.
+
+    An unknown rate (0) or one within 1 % is no difference: 29.97 is what 30 means.
+    """
+    same_rate = fps <= 0 or abs(fps - asked[2]) <= 0.01 * asked[2]
+    if (width, height) == asked[:2] and same_rate:
+        return ()
+    rate = f" at {fps:.4g}" if fps > 0 else ""
+    return (f"asked {asked[0]}×{asked[1]} at {asked[2]:.4g}, got {width}×{height}{rate}",)
+
+
+@runtime_checkable
+class Device(Protocol):
+    """What a camera that can be unplugged knows besides being a `Camera`."""
+
+    @property
+    def granted(self) -> Granted | None:
+        """What it gives; None before the first successful `open`."""
+
+    def device(self) -> Path | None:
+        """The path that appears when it is plugged in, where that is known beforehand."""
+
+    def device_present(self) -> bool:
+        """Is it there to be opened? Opens nothing: it may be asked many times a second."""

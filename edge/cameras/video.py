@@ -1,4 +1,4 @@
-"""Cameras that OpenCV reads: V4L2 devices, network streams, and video files."""
+"""What OpenCV reads through FFmpeg: network streams and video files."""
 
 import os
 import re
@@ -35,7 +35,8 @@ def safe_address(address: str) -> str:
     return f"{scheme.lower()}://{path}"
 
 
-def _read(capture: cv2.VideoCapture | None, name: str) -> Image | None:
+def read_image_from(capture: cv2.VideoCapture | None, name: str) -> Image | None:
+    """The next frame, or None where there is none. Raises `CameraError` for a damaged one."""
     if capture is None:
         raise CameraError(f"{name} is not open", gone=True)
     try:
@@ -43,61 +44,6 @@ def _read(capture: cv2.VideoCapture | None, name: str) -> Image | None:
     except cv2.error:
         raise CameraError(f"{name} gave a frame that OpenCV cannot decode") from None
     return np.asarray(image, np.uint8) if good and image is not None else None
-
-
-class V4l2Camera:
-    """A camera of this machine, by its device path, read as MJPG with the shortest queue."""
-
-    live = True
-
-    def __init__(self, device: Path, *, width: int, height: int, fps: float) -> None:
-        self.name = str(device)
-        self._device = device
-        self._settings = (
-            # The format comes first: it decides which sizes and rates there are.
-            (cv2.CAP_PROP_FOURCC, cv2.VideoWriter.fourcc(*"MJPG")),
-            (cv2.CAP_PROP_FRAME_WIDTH, width),
-            (cv2.CAP_PROP_FRAME_HEIGHT, height),
-            (cv2.CAP_PROP_FPS, fps),
-            (cv2.CAP_PROP_BUFFERSIZE, 1),
-        )
-        self._capture: cv2.VideoCapture | None = None
-
-    def open(self) -> None:
-        """Open the device and ask for size, rate and format; it may grant others."""
-        self.close()
-        if not self._device.exists():
-            raise CameraError(f"{self.name} is not there: plug the camera in", gone=True)
-        if not os.access(self._device, os.R_OK | os.W_OK):
-            raise CameraError(
-                f"{self.name} may not be opened: add this user to the group 'video'", gone=True
-            )
-        capture = cv2.VideoCapture(self.name, cv2.CAP_V4L2)
-        if not capture.isOpened():
-            capture.release()
-            raise CameraError(
-                f"{self.name} does not open as a camera: "
-                "close other programs that use it, or name another device",
-                gone=True,
-            )
-        for key, value in self._settings:
-            capture.set(key, value)
-        self._capture = capture
-
-    def read(self) -> Image:
-        """The next frame. Raises `CameraError` when none comes within 2 s or it is damaged."""
-        image = _read(self._capture, self.name)
-        if image is None:
-            if not self._device.exists():
-                raise CameraError(f"{self.name} is gone: plug the camera in again", gone=True)
-            raise CameraError(f"{self.name} gives no frames: check its cable")
-        return image
-
-    def close(self) -> None:
-        """Release the device."""
-        if self._capture is not None:
-            self._capture.release()
-            self._capture = None
 
 
 class StreamCamera:
@@ -131,7 +77,7 @@ class StreamCamera:
 
     def read(self) -> Image:
         """The next frame. Raises `CameraError` when the stream ended or stands still."""
-        image = _read(self._capture, self.name)
+        image = read_image_from(self._capture, self.name)
         if image is None:
             raise CameraError(f"{self.name} stopped sending: check the camera", gone=True)
         return image
@@ -168,7 +114,7 @@ class VideoFiles:
         """
         while True:
             if self._capture is not None:
-                image = _read(self._capture, self.name)
+                image = read_image_from(self._capture, self.name)
                 if image is not None:
                     return image
                 self.close()
@@ -181,7 +127,7 @@ class VideoFiles:
     def _begin(self, file: Path) -> Image:
         # An absolute path, so that a colon in a name is not taken for a protocol.
         capture = cv2.VideoCapture(str(file.absolute()), cv2.CAP_FFMPEG)
-        image = _read(capture, str(file)) if capture.isOpened() else None
+        image = read_image_from(capture, str(file)) if capture.isOpened() else None
         if image is None:
             capture.release()
             raise UserError(

@@ -2,6 +2,7 @@
 
 import contextlib
 import os
+import re
 import socket
 import subprocess
 import sys
@@ -14,16 +15,19 @@ from pathlib import Path
 import cv2
 import numpy as np
 import pytest
+from hypothesis import given
+from hypothesis import strategies as st
 
 from contract.errors import UserError
 from contract.faces import Image
 from edge.cameras import demo_scene
 from edge.cameras.base import Camera, CameraError
 from edge.cameras.demo import DemoCamera
+from edge.cameras.device import V4l2Camera
 from edge.cameras.factory import open_camera
 from edge.cameras.images import Images
 from edge.cameras.pace import Paced
-from edge.cameras.video import StreamCamera, V4l2Camera, safe_address
+from edge.cameras.video import STREAM_SCHEMES, StreamCamera, safe_address
 from edge.capture import frames
 
 
@@ -124,6 +128,11 @@ def fifo(folder: Path) -> str:
         (fifo, "neither a file nor a folder"),
         (lambda f: "rstp://camera/stream", "did you mean 'rtsp'"),
         (lambda f: "rtsp://", "names no host"),
+        (lambda f: "cis://0", "did you mean 'csi'"),
+        (lambda f: "usb:46d:825", "four hex digits each"),
+        (lambda f: "scripted:fault", "did you mean 'faults'"),
+        (lambda f: "scripted:", "no such script"),
+        (lambda f: f"scripted:{f / 'missing.toml'}", "no such script"),
         (lambda f: "x" * 300, "cannot be read"),
     ],
 )
@@ -179,52 +188,6 @@ def test_a_device_that_is_no_camera_is_a_fault_with_a_mend(
     assert capfd.readouterr().err == ""
 
 
-def test_a_device_is_asked_for_mjpg_first_and_the_shortest_queue(
-    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
-) -> None:
-    """No camera here: what OpenCV would be told is all that can be seen."""
-    told: list[tuple[int, float]] = []
-
-    class Fake:
-        def __init__(self, name: str, api: int) -> None:
-            assert (name, api) == (str(tmp_path / "video0"), cv2.CAP_V4L2)
-
-        def isOpened(self) -> bool:  # noqa: N802
-            return True
-
-        def set(self, key: int, value: float) -> bool:
-            told.append((key, value))
-            return True
-
-        def read(self) -> tuple[bool, None]:
-            return False, None
-
-        def release(self) -> None:
-            told.append((-1, 0))
-
-    (tmp_path / "video0").touch()
-    monkeypatch.setattr(cv2, "VideoCapture", Fake)
-    source = V4l2Camera(tmp_path / "video0", width=320, height=240, fps=15)
-    source.open()
-    assert told == [
-        (cv2.CAP_PROP_FOURCC, cv2.VideoWriter.fourcc(*"MJPG")),
-        (cv2.CAP_PROP_FRAME_WIDTH, 320),
-        (cv2.CAP_PROP_FRAME_HEIGHT, 240),
-        (cv2.CAP_PROP_FPS, 15),
-        (cv2.CAP_PROP_BUFFERSIZE, 1),
-    ]
-    with pytest.raises(CameraError, match="gives no frames") as caught:
-        source.read()
-    assert not caught.value.gone
-    (tmp_path / "video0").unlink()
-    with pytest.raises(CameraError, match="plug the camera in again") as caught:
-        source.read()
-    assert caught.value.gone
-    source.close()
-    source.close()
-    assert told.count((-1, 0)) == 1
-
-
 # Streams
 
 
@@ -242,6 +205,28 @@ def test_a_device_is_asked_for_mjpg_first_and_the_shortest_queue(
 def test_an_address_is_shown_without_its_secrets(address: str, shown: str) -> None:
     assert safe_address(address) == shown
     assert camera(address).name == shown
+
+
+WORDS = st.text(st.characters(codec="utf-8", exclude_categories=["C", "Z"]), min_size=1)
+
+
+@given(scheme=st.sampled_from(STREAM_SCHEMES), user=WORDS, password=WORDS, path=WORDS)
+def test_no_user_and_no_password_is_shown_whatever_its_letters(
+    scheme: str, user: str, password: str, path: str
+) -> None:
+    secret = f"◆{user}:◇{password}▪"
+    where = re.sub("[@?#=]", "", path)
+    shown = safe_address(f"{scheme}://{secret}@cam:554/{where}")
+    assert shown == f"{scheme}://cam:554/{where}"
+
+
+@given(name=WORDS, value=WORDS)
+def test_no_query_and_no_setting_in_a_path_is_shown_whatever_its_letters(
+    name: str, value: str
+) -> None:
+    value = "◆" + re.sub("[/?#@]", "", value)
+    for address in (f"http://cam/video?{name}={value}", f"rtsp://cam/a/{name}={value}/live"):
+        assert "◆" not in safe_address(address)
 
 
 SILENCE = """
