@@ -69,13 +69,29 @@ class FrameResult:
 
 
 @dataclass(frozen=True, slots=True)
+class Check:
+    """One thing that should be so, whether it is, and why, in one line.
+
+    The box is ready when all `critical` checks are ok; the others say what is worse than it should
+    be while the work goes on.
+    """
+
+    name: str
+    ok: bool
+    reason: str
+    critical: bool = True
+
+
+@dataclass(frozen=True, slots=True)
 class KpiSnapshot:
     """The state of the whole box, about once a second.
 
     Latencies are milliseconds over the last ten seconds; `flips_per_minute` counts changes of a
     shown label per minute of a face in view; `drops` counts frames by reason since start; CPU is
-    percent of one core. `camera` is a state (`waiting`, `live`, `lost`, `ended`) and `notes` are
-    one-line reasons for anything that is not as it should be.
+    percent of one core. `camera` is a state (`waiting`, `live`, `lost`, `stalled`, `frozen`,
+    `dark`, `slow`, `ended`), `camera_events` counts what happened to it since start (reopened,
+    restarted, abandoned, resized), and `notes` are one-line reasons for anything that is not as it
+    should be.
     """
 
     uptime_s: float
@@ -95,6 +111,13 @@ class KpiSnapshot:
     model: str
     backend: str
     notes: tuple[str, ...] = field(default=())
+    checks: tuple[Check, ...] = field(default=())
+    camera_events: dict[str, int] = field(default_factory=dict)
+
+    @property
+    def unready(self) -> str | None:
+        """Why the box is not ready, in one line; None when it is."""
+        return next((c.reason for c in self.checks if c.critical and not c.ok), None)
 
 
 @dataclass(frozen=True, slots=True)
@@ -125,7 +148,11 @@ def from_json(text: bytes) -> LiveUpdate:
         frame, kpi = body["frame"], body["kpi"]
         if frame is not None:
             frame = FrameResult(**{**frame, "faces": tuple(_face(f) for f in frame["faces"])})
-        return LiveUpdate(frame, KpiSnapshot(**{**kpi, "notes": tuple(kpi["notes"])}))
+        tuples = {
+            "notes": tuple(kpi["notes"]),
+            "checks": tuple(Check(**check) for check in kpi["checks"]),
+        }
+        return LiveUpdate(frame, KpiSnapshot(**{**kpi, **tuples}))
     except (KeyError, TypeError) as error:
         raise ValueError(f"telemetry has a wrong shape: {error}") from None
 

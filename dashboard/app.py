@@ -118,32 +118,36 @@ def login() -> ResponseReturnValue:
     return render_template("login.html")
 
 
-@pages.get("/healthz")
-def healthz() -> ResponseReturnValue:
-    """Is this process alive?"""
-    return jsonify(alive=True)
-
-
-def _unready() -> str | None:
-    """Why the page would not show a live picture of the box now; None when it would."""
-    age_s, reading = _feed().age_s(), _feed().telemetry.get()
-    if age_s is None or reading is None:
+def _silent() -> str | None:
+    """Why nothing is known of the box now; None when it speaks."""
+    age_s = _feed().age_s()
+    if age_s is None:
         if _feed().unreadable:
             return "the box sends telemetry this dashboard does not understand; update both"
         return "no data from the box yet"
-    if age_s > STALE_AFTER_S:
-        return f"no data from the box for {age_s:.0f} s"
-    kpi = reading.update.kpi
-    if kpi.camera != "live":
-        return f"camera {kpi.camera}" + "".join(f"; {note}" for note in kpi.notes)
-    return None
+    return f"no data from the box for {age_s:.0f} s" if age_s > STALE_AFTER_S else None
+
+
+def _unready() -> str | None:
+    """Why the box does not do its work now; None when it does."""
+    silent, reading = _silent(), _feed().telemetry.get()
+    return silent if silent or reading is None else reading.update.kpi.unready
+
+
+@pages.get("/healthz")
+def healthz() -> ResponseReturnValue:
+    """Does the box's loop beat? 503 with the reason when it is silent."""
+    reason = _silent()
+    body = {"alive": reason is None, "age_s": _feed().age_s(), "reason": reason}
+    return jsonify(body), 200 if reason is None else 503
 
 
 @pages.get("/readyz")
 def readyz() -> ResponseReturnValue:
-    """Is there fresh telemetry of a live camera? 503 with the reason when not."""
-    reason = _unready()
-    body = {"ready": reason is None, "age_s": _feed().age_s(), "reason": reason}
+    """Does the box do its work? Every check with its reason; 503 when a critical one fails."""
+    reason, reading = _unready(), _feed().telemetry.get()
+    checks = () if reading is None else reading.update.kpi.checks
+    body = {"ready": reason is None, "age_s": _feed().age_s(), "reason": reason, "checks": checks}
     return jsonify(body), 200 if reason is None else 503
 
 

@@ -1,6 +1,7 @@
 """`fer-edge --camera X`: the loop that runs on the box until it is told to stop."""
 
 import logging
+import os
 import shutil
 import signal
 import tempfile
@@ -9,26 +10,33 @@ import time
 from collections import Counter
 from collections.abc import Callable
 from contextlib import ExitStack
-from datetime import UTC, datetime
+from dataclasses import asdict
 from pathlib import Path
 
 import psutil
 
 from contract.faces import Image
-from contract.telemetry import FeedAddress, FrameResult, KpiSnapshot, LiveUpdate
+from contract.telemetry import Check, FeedAddress, FrameResult, KpiSnapshot, LiveUpdate
 from edge.cameras.factory import open_camera
-from edge.capture import Capture
+from edge.capture import Capture, capture_of
+from edge.capture_process import CameraRequest
 from edge.feed import LiveFeed
+from edge.health import Health
 from edge.kpi import KpiWindow
+from edge.notify import Notifier
 from edge.page import DashboardProcess, listen
 from edge.setup import Engine, start_engine
-from edge.sinks.session_csv import SessionLog
+from edge.sinks.session_csv import Limits, SessionLog, session_file
+from edge.sinks.session_thread import BackgroundLog, ResultSink
 from firmware_config.profile import Profile
 
 KPI_INTERVAL_S = 1.0
 DEMO_SEED = 1337
 _FAILED = "failed"
 """Drop reason: a frame whose processing raised an error."""
+
+_UNLOGGED = "not logged"
+"""Drop reason: a result that the session log lost, as a disk was full or slow."""
 
 log = logging.getLogger(__name__)
 
@@ -52,26 +60,36 @@ def stop_on_signals(monotonic: Callable[[], float] = time.monotonic) -> threadin
     return stop
 
 
+def _camera_request(profile: Profile) -> CameraRequest:
+    """The arguments of `open_camera`, with time zero of a script at the start of the program."""
+    wanted = profile.camera
+    arguments = {
+        "text": wanted.source, "width": wanted.width, "height": wanted.height, "fps": wanted.fps,
+        "seed": DEMO_SEED, "controls": wanted.controls.named(), "epoch_s": time.monotonic(),
+    }  # fmt: skip
+    return CameraRequest(arguments)
+
+
 def _session_log(profile: Profile, engine: Engine, camera: str) -> SessionLog | None:
     if not profile.output.session:
         return None
     now = time.time_ns()
-    stamp = datetime.fromtimestamp(now / 1e9, UTC).strftime("%Y%m%dT%H%M%S_%fZ")
     header = {
         "profile": profile.model_dump(mode="json", exclude={"camera": {"source"}}),
         "camera": camera,
-        "bundle": {"name": engine.bundle.info.name, "sha256": engine.bundle.sha256},
+        "bundle": {
+            "name": engine.bundle.info.name,
+            "sha256": engine.bundle.sha256,
+            "class_thresholds": engine.bundle.info.class_thresholds,
+        },
         "backend": engine.chosen.session.backend,
         "precision": engine.chosen.artifact.precision,
         "detector": engine.detector.name,
-        "smoothing": {
-            "tau_s": profile.smoothing.tau_s,
-            "hysteresis": profile.smoothing.hysteresis,
-            "thresholds": engine.pipeline.thresholds,
-        },
+        "smoothing": asdict(engine.pipeline.smoothing),
         "clock": {"mono_ns": time.monotonic_ns(), "utc_ns": now},
     }
-    return SessionLog(profile.output.session_dir / f"{stamp}.csv", header)
+    file = session_file(profile.output.session_dir, now)
+    return SessionLog(file, header, Limits.of(profile.output))
 
 
 def _describe(result: FrameResult) -> str:
@@ -84,24 +102,28 @@ class LiveRun:
 
     def __init__(
         self, engine: Engine, capture: Capture, camera: str,
-        session: SessionLog | None, feed: LiveFeed | None, page: DashboardProcess | None,
+        session: ResultSink | None, feed: LiveFeed | None, page: DashboardProcess | None,
+        *, fps: float = 30.0, notifier: Notifier | None = None,
     ) -> None:  # fmt: skip
         self._engine, self._capture, self._camera = engine, capture, camera
         self._session, self._feed, self._page = session, feed, page
+        self._notifier = notifier or Notifier({})
         self._kpi = KpiWindow()
         self._failed: Counter[str] = Counter()
         self._fault: str | None = None
         self._process = psutil.Process()
         self._process.cpu_percent(None)
         self._started = self._measured = time.monotonic()
+        self._health = Health(self._started, fps)
         self._last: FrameResult | None = None
         self._snapshot = self._measure()
         self.frames_with_faces = 0
 
     def _notes(self) -> tuple[str, ...]:
         found = list(self._engine.notes)
-        if self._capture.state in ("waiting", "lost"):
+        if self._capture.state not in ("live", "ended"):
             found.append(self._capture.reason)
+        found += self._capture.notes
         if self._fault:
             found.append(self._fault)
         for part in (self._session, self._page):
@@ -109,9 +131,28 @@ class LiveRun:
                 found.append(part.problem)
         return tuple(found)
 
+    def _unlogged(self) -> dict[str, int]:
+        lost = 0 if self._session is None else self._session.lost
+        return {_UNLOGGED: lost} if lost else {}
+
+    def _check(self) -> tuple[Check, ...]:
+        engine, health, session = self._engine, self._health, self._session
+        model = engine.session
+        health.camera(self._capture.state, self._capture.reason, self._capture.supervised)
+        health.part(
+            "model",
+            f"{engine.bundle.info.name}, {model.artifact.precision} on {model.backend}; "
+            "its golden check passed",
+            "; ".join((*engine.chosen.notes, *model.notes)),
+        )
+        health.part("detector", engine.detector.name, engine.detector.note)
+        if session is not None:
+            health.part("session log", "is written", session.problem or "")
+        return health.checks(time.monotonic())
+
     def _measure(self) -> KpiSnapshot:
         now = time.monotonic_ns()
-        kpi, chosen = self._kpi, self._engine.chosen
+        kpi, model = self._kpi, self._engine.session
         faces = len(self._last.faces) if self._last else 0
         return KpiSnapshot(
             uptime_s=time.monotonic() - self._started,
@@ -122,29 +163,38 @@ class LiveRun:
             faces=faces,
             face_rate=kpi.face_rate(now),
             flips_per_minute=kpi.flips_per_minute(now),
-            drops={**self._capture.drops, **self._failed},
+            drops={**self._capture.drops, **self._failed, **self._unlogged()},
             cpu_percent=self._process.cpu_percent(None),
             rss_mb=self._process.memory_info().rss / 2**20,
             camera=self._capture.state,
             source=self._camera,
             detector=self._engine.detector.name,
             model=self._engine.bundle.info.name,
-            backend=f"{chosen.session.backend} {chosen.artifact.precision}",
+            backend=f"{model.backend} {model.artifact.precision}",
             notes=self._notes(),
+            checks=self._check(),
+            camera_events=self._capture.events,
         )
 
     def _publish(self, result: FrameResult | None, image: Image | None) -> None:
-        # At once for the first frame: until then the camera counts as waiting.
-        first = result is not None and self._kpi.frames == 1
-        if first or time.monotonic() - self._measured >= KPI_INTERVAL_S:
-            self._snapshot = self._measure()
-            self._measured = time.monotonic()
+        now = time.monotonic()
+        # At once for the first frame, until which the camera counts as waiting, and for a fault.
+        news = result is not None and self._kpi.frames == 1
+        news |= self._capture.state != self._snapshot.camera
+        due = news or now - self._measured >= KPI_INTERVAL_S
+        if due:
+            self._snapshot, self._measured = self._measure(), now
             if self._page is not None:
                 self._page.watch()
-        elif result is None:
-            return
-        if self._feed is not None:
+        if self._feed is not None and (due or result is not None):
             self._feed.put(LiveUpdate(result, self._snapshot), image)
+        if due:
+            self._notifier.ready()
+            self._notifier.status(
+                f"not ready: {self._snapshot.unready}" if self._snapshot.unready else "ready"
+            )
+        if self._health.progressing(now):
+            self._notifier.progress()
 
     def loop(self, stop: threading.Event) -> None:
         """Until the camera's recording ends or `stop` is set."""
@@ -156,17 +206,20 @@ class LiveRun:
                 self._last = None
                 self._publish(None, None)
                 continue
+            self._health.frame(time.monotonic())
             try:
                 result = self._engine.pipeline.process(frame)
             except Exception as error:
                 # One frame that cannot be processed must not end the loop; it is counted and shown.
                 self._failed[_FAILED] += 1
                 fault = f"a frame could not be processed: {' '.join(str(error).split())}"
+                self._health.failed(fault)
                 if fault != self._fault:
                     self._fault = fault
                     log.exception("frame %d could not be processed", frame.sequence)
                 self._publish(None, None)
                 continue
+            self._health.result(time.monotonic())
             if self._session is not None:
                 self._session.write(result)
             self._kpi.add(result, self._engine.pipeline.flips)
@@ -196,15 +249,18 @@ def run_live(profile: Profile) -> int:
     Raises `UserError` for what the user can mend before anything is shown; later faults degrade.
     """
     stop = stop_on_signals()
+    notifier = Notifier(os.environ)
     with ExitStack() as stack:
         listener = None
         if profile.dashboard.enabled:
             listener = listen(profile.dashboard.host, profile.dashboard.port)
             stack.callback(listener.close)
-        wanted = profile.camera
-        camera = open_camera(
-            wanted.source, width=wanted.width, height=wanted.height, fps=wanted.fps, seed=DEMO_SEED
-        )
+        request = _camera_request(profile)
+        camera = open_camera(**request.arguments)
+        capture = capture_of(camera, request)
+        stack.callback(capture.close)
+        if camera.live:
+            capture.start()  # it opens while the models load; a recording would wait, and look late
         engine = start_engine(profile)
         stack.callback(engine.chosen.session.close)
         log.info(
@@ -228,13 +284,18 @@ def run_live(profile: Profile) -> int:
             page.start()
             stack.callback(page.stop)
             log.info("dashboard: %s", page.url)
-        session = _session_log(profile, engine, camera.name)
-        if session is not None:
+        session, written = None, _session_log(profile, engine, camera.name)
+        if written is not None:
+            session = BackgroundLog(written)
             stack.callback(session.close)
-            log.info("session log: %s", session.file)
-        capture = Capture(camera).start()
-        stack.callback(capture.close)
-        run = LiveRun(engine, capture, camera.name, session, feed, page)
+            log.info("session log: %s", written.file)
+        if not camera.live:
+            capture.start()
+        run = LiveRun(
+            engine, capture, camera.name, session, feed, page,
+            fps=profile.camera.fps, notifier=notifier,
+        )  # fmt: skip
+        stack.callback(notifier.stopping)  # said first when it ends
         run.loop(stop)
         log.info("%s", run.summary())
     return 0

@@ -10,6 +10,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from contract.telemetry import (
+    Check,
     FaceResult,
     FeedAddress,
     FrameResult,
@@ -55,6 +56,7 @@ def an_update(fps: float = 25.0) -> LiveUpdate:
     kpi = KpiSnapshot(
         1.0, 1, fps, {"p50": 6.0}, {"detect": {"p50": 4.0}}, 1, 1.0, 0.0, {"late": 0}, 80.0, 300.0,
         "live", "demo", "yunet", "student", "openvino", ("a note",),
+        (Check("camera", True, "camera live"),), {"reopened": 1},
     )  # fmt: skip
     return LiveUpdate(frame, kpi)
 
@@ -87,6 +89,18 @@ def test_another_schema_is_refused(schema: object) -> None:
     body = {**json.loads(to_json(an_update())), "schema": schema}
     with pytest.raises(ValueError, match="not of schema 1"):
         from_json(json.dumps(body).encode())
+
+
+def test_the_first_critical_fault_is_why_the_box_is_not_ready() -> None:
+    update = an_update()
+    checks = (
+        Check("camera", True, "camera live"),
+        Check("disk", False, "the disk is full", critical=False),
+        Check("results", False, "no result for 4 s"),
+        Check("model", False, "no model"),
+    )
+    assert dataclasses.replace(update.kpi, checks=checks[:2]).unready is None
+    assert dataclasses.replace(update.kpi, checks=checks).unready == "no result for 4 s"
 
 
 def _without(body: Any, *path: str | int) -> None:

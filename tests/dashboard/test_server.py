@@ -18,6 +18,7 @@ import psutil
 import pytest
 
 from contract.errors import UserError
+from contract.telemetry import Check
 from dashboard.cli import main
 from dashboard.server import STALL_S, THREADS
 from dashboard.streams import MAX_STREAMS
@@ -147,14 +148,22 @@ def test_a_box_that_does_not_answer_is_a_504(edge: FakeEdge, url: str) -> None:
 def test_readiness_says_what_is_wrong(edge: FakeEdge, url: str) -> None:
     assert until(lambda: status_and_json(f"{url}/readyz")[0] == 200)
     try:
-        edge.kpi_changes = {"camera": "lost", "notes": ("/dev/video0 unplugged",)}
+        lost = Check("camera", False, "camera lost: /dev/video0 unplugged")
+        edge.kpi_changes = {"camera": "lost", "checks": (lost,)}
         assert until(lambda: status_and_json(f"{url}/readyz")[0] == 503)
-        assert status_and_json(f"{url}/readyz")[1]["reason"] == "camera lost; /dev/video0 unplugged"
+        answer = status_and_json(f"{url}/readyz")[1]
+        assert answer["reason"] == "camera lost: /dev/video0 unplugged"
+        assert answer["checks"] == [
+            {"name": "camera", "ok": False, "reason": lost.reason, "critical": True}
+        ]
+        assert status_and_json(f"{url}/healthz")[0] == 200, "its loop beats all the same"
         edge.speaking = False
         assert until(
             lambda: "no data from the box" in str(status_and_json(f"{url}/readyz")[1]["reason"])
         )
-        assert status_and_json(f"{url}/healthz")[0] == 200
+        status, answer = status_and_json(f"{url}/healthz")
+        assert (status, answer["alive"]) == (503, False)
+        assert answer["reason"].startswith("no data from the box for ")
     finally:
         edge.kpi_changes, edge.speaking = {}, True
     assert until(lambda: status_and_json(f"{url}/readyz")[0] == 200)
@@ -251,7 +260,7 @@ def test_it_serves_on_a_socket_handed_over_and_ends_with_its_parent(folder: Path
     with process.stdout:
         child_pid, port = map(int, process.stdout.readline().split())
         child = psutil.Process(child_pid)
-        assert json.loads(get(f"http://127.0.0.1:{port}/healthz")) == {"alive": True}
+        assert "alive" in status_and_json(f"http://127.0.0.1:{port}/healthz")[1]
         process.kill()
         process.wait()
         assert until(lambda: not child.is_running(), within_s=4)

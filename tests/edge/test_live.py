@@ -15,6 +15,7 @@ from edge.cameras.base import Frame
 from edge.capture import Capture
 from edge.feed import LiveFeed
 from edge.live import LiveRun
+from edge.notify import Notifier
 from edge.setup import Engine
 from edge.sinks.session_csv import SessionLog
 from tests.edge.results import SECOND, a_face, a_result
@@ -26,7 +27,9 @@ IMAGE: Image = np.zeros((48, 64, 3), np.uint8)
 class Recorded:
     """A capture of ten frames, then the end."""
 
-    state, reason, drops = "live", "", dict[str, int]()
+    state, reason, drops, events = "live", "", dict[str, int](), dict[str, int]()
+    notes = ("cam gave 15 frames a second, not 30",)
+    supervised = True
 
     def __init__(self) -> None:
         self.left = 10
@@ -49,24 +52,51 @@ class Kept:
         self.updates.append(update)
 
 
+class Absent(Recorded):
+    """A capture that gives nothing: its camera waits, is lost, and then it ends."""
+
+    def __init__(self) -> None:
+        self.states = iter(("waiting", "waiting", "lost", "ended"))
+        self.state = "waiting"
+
+    def get(self, timeout_s: float) -> Frame | None:
+        self.state = next(self.states)
+        self.reason = f"cam is {self.state}"
+        return None
+
+
+class Manager(Notifier):
+    """Keeps what a service manager would hear."""
+
+    def __init__(self) -> None:
+        super().__init__({"WATCHDOG_USEC": "1"})
+        self.heard: list[str] = []
+
+    def _send(self, text: str) -> None:
+        self.heard.append(text)
+
+
 def loop(
-    process: Callable[[Frame], FrameResult], session: SessionLog | None = None
+    process: Callable[[Frame], FrameResult],
+    session: SessionLog | None = None,
+    capture: Recorded | None = None,
+    notifier: Notifier | None = None,
 ) -> tuple[LiveRun, list[LiveUpdate]]:
-    """Ten frames through the loop with a pipeline that does `process`."""
+    """Ten frames, or what `capture` gives, through the loop with a pipeline that does `process`."""
     engine: Any = SimpleNamespace(
         notes=("a note of the engine",),
         pipeline=SimpleNamespace(process=process, flips=0),
-        detector=SimpleNamespace(name="haar"),
+        detector=SimpleNamespace(name="haar", note=""),
         bundle=SimpleNamespace(info=SimpleNamespace(name="tiny")),
-        chosen=SimpleNamespace(
-            session=SimpleNamespace(backend="onnxruntime"),
-            artifact=SimpleNamespace(precision="fp32"),
+        chosen=SimpleNamespace(notes=()),
+        session=SimpleNamespace(
+            backend="onnxruntime", artifact=SimpleNamespace(precision="fp32"), notes=()
         ),
     )
     feed = Kept()
     run = LiveRun(
-        cast(Engine, engine), cast(Capture, Recorded()), "recorded",
-        session, cast(LiveFeed, feed), None,
+        cast(Engine, engine), cast(Capture, capture or Recorded()), "recorded",
+        session, cast(LiveFeed, feed), None, notifier=notifier,
     )  # fmt: skip
     run.loop(threading.Event())
     return run, feed.updates
@@ -98,6 +128,7 @@ def test_a_frame_that_cannot_be_processed_is_counted_and_shown(monkeypatch: Any)
     last = updates[-1].kpi
     assert last.drops == {"failed": 2}
     assert "a note of the engine" in last.notes
+    assert "cam gave 15 frames a second, not 30" in last.notes
     assert "a frame could not be processed: a box without end" in last.notes
 
 
@@ -111,3 +142,39 @@ def test_a_box_that_can_process_no_frame_at_all_still_says_so(monkeypatch: Any) 
     assert updates and updates[-1].frame is None
     assert "a frame could not be processed: the runtime is broken" in updates[-1].kpi.notes
     assert run.summary() == "no frame came from recorded"
+
+
+def test_a_change_of_the_camera_is_published_at_once_though_no_frame_comes() -> None:
+    _, updates = loop(good, capture=Absent())
+    assert [u.kpi.camera for u in updates] == ["lost"], "and waiting is said after a second"
+    assert updates[0].frame is None
+    assert updates[0].kpi.unready == "camera lost: cam is lost"
+
+
+def test_results_make_the_box_ready_and_keep_the_watchdog_quiet() -> None:
+    manager = Manager()
+    _, updates = loop(good, notifier=manager)
+    assert updates[0].kpi.unready is None
+    assert [check.name for check in updates[0].kpi.checks] == [
+        "camera", "frames", "results", "model", "detector",
+    ]  # fmt: skip
+    assert manager.heard[:3] == ["READY=1", "STATUS=ready", "WATCHDOG=1"]
+
+
+def test_an_absent_camera_does_not_keep_the_box_from_having_started(monkeypatch: Any) -> None:
+    monkeypatch.setattr(live, "KPI_INTERVAL_S", 0.0)
+    manager = Manager()
+    loop(good, capture=Absent(), notifier=manager)
+    assert manager.heard[:2] == ["READY=1", "STATUS=not ready: camera waiting: cam is waiting"]
+    assert "WATCHDOG=1" in manager.heard
+
+
+def test_frames_without_results_leave_the_watchdog_to_bite(monkeypatch: Any) -> None:
+    monkeypatch.setattr("edge.health.ANSWER_LIMIT_S", -1.0)
+
+    def never(frame: Frame) -> FrameResult:
+        raise RuntimeError("the runtime is broken")
+
+    manager = Manager()
+    loop(never, notifier=manager)
+    assert "WATCHDOG=1" not in manager.heard

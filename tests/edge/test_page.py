@@ -201,7 +201,7 @@ def test_the_real_dashboard_answers_on_the_socket_it_is_handed(
     try:
         one.start()
         # Asked before it is up, it answers as soon as it is: the socket listens from the start.
-        assert get(f"{one.url}healthz", timeout_s=30) == b'{"alive":true}\n'
+        assert b"<html" in get(one.url, timeout_s=30)
     finally:
         one.stop()
     assert not children()
