@@ -10,6 +10,7 @@ from contract.telemetry import FrameResult
 
 LATENCY_WINDOW_S = 10.0
 FLIP_WINDOW_S = 60.0
+MOST_GAP_S = 1.0
 
 
 def percentiles(values: Iterable[float]) -> dict[str, float]:
@@ -19,6 +20,10 @@ def percentiles(values: Iterable[float]) -> dict[str, float]:
         return {"p50": 0.0, "p95": 0.0, "p99": 0.0}
     p50, p95, p99 = np.percentile(found, [50, 95, 99])
     return {"p50": float(p50), "p95": float(p95), "p99": float(p99)}
+
+
+def _per_minute(flips: int, face_s: float) -> float:
+    return flips * 60 / face_s if face_s >= 1 else 0.0
 
 
 @dataclass(frozen=True, slots=True)
@@ -31,22 +36,74 @@ class _Sample:
     face_s: float
 
 
+class KpiTotals:
+    """What is counted over a whole run, live and in a replay alike.
+
+    `flips` are changes of shown labels, `flip_frames` the frames with any, `face_s` the seconds
+    that faces were in view, summed over the faces.
+    """
+
+    def __init__(self) -> None:
+        self.frames = 0
+        self.frames_with_faces = 0
+        self.flips = 0
+        self.flip_frames = 0
+        self.face_s = 0.0
+        self._last_ns: int | None = None
+
+    def add(self, result: FrameResult, flips: int) -> float:
+        """Count a frame and the labels that changed in it; returns its seconds of faces in view.
+
+        A face of this frame was in view since the frame before, but for a second at most.
+        """
+        self.frames += 1
+        self.frames_with_faces += bool(result.faces)
+        self.flips += flips
+        self.flip_frames += flips > 0
+        gap_s = 0.0
+        if self._last_ns is not None:
+            gap_s = min(MOST_GAP_S, max(0.0, (result.mono_ns - self._last_ns) / 1e9))
+        self._last_ns = result.mono_ns
+        face_s = gap_s * len(result.faces)
+        self.face_s += face_s
+        return face_s
+
+    @property
+    def face_rate(self) -> float:
+        """Share of the frames with a face."""
+        return self.frames_with_faces / self.frames if self.frames else 0.0
+
+    @property
+    def flip_frame_share(self) -> float:
+        """Share of the frames with a face in which a label changed."""
+        return self.flip_frames / self.frames_with_faces if self.frames_with_faces else 0.0
+
+    @property
+    def flips_per_minute(self) -> float:
+        """Label changes per minute of a face in view; 0 for less than a second of it."""
+        return _per_minute(self.flips, self.face_s)
+
+
 class KpiWindow:
     """Frame rate, latencies, face rate and flips, from the results of recent frames."""
 
     def __init__(self) -> None:
         self._samples: deque[_Sample] = deque()
-        self.frames = 0
-        self.flips = 0
+        self.totals = KpiTotals()
+
+    @property
+    def frames(self) -> int:
+        """Frames since the start."""
+        return self.totals.frames
+
+    @property
+    def flips(self) -> int:
+        """Label changes since the start."""
+        return self.totals.flips
 
     def add(self, result: FrameResult, flips: int) -> None:
         """Count a frame and the labels that changed in it."""
-        self.frames += 1
-        self.flips += flips
-        gap_s = 0.0
-        if self._samples:
-            gap_s = min(1.0, (result.mono_ns - self._samples[-1].time_ns) / 1e9)
-        face_s = max(0.0, gap_s) * len(result.faces)
+        face_s = self.totals.add(result, flips)
         sample = _Sample(
             result.mono_ns, result.e2e_ms, result.stages_ms, len(result.faces), flips, face_s
         )
@@ -89,5 +146,6 @@ class KpiWindow:
     def flips_per_minute(self, now_ns: int) -> float:
         """Label changes per minute of a face in view, over the last minute."""
         self._forget(now_ns)
-        in_view_s = sum(s.face_s for s in self._samples)
-        return sum(s.flips for s in self._samples) * 60 / in_view_s if in_view_s >= 1 else 0.0
+        return _per_minute(
+            sum(s.flips for s in self._samples), sum(s.face_s for s in self._samples)
+        )

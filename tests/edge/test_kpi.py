@@ -6,7 +6,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from contract.telemetry import FrameResult
-from edge.kpi import KpiWindow, percentiles
+from edge.kpi import KpiTotals, KpiWindow, percentiles
 from tests.edge.results import SECOND, a_face, a_result
 
 
@@ -104,3 +104,23 @@ def test_time_without_frames_is_no_time_in_view() -> None:
         kpi.add(at(second), flips=1 if second == 0.5 else 0)
     # 1 s before the gap, 1 s after it, and at most 1 s of the gap itself.
     assert kpi.flips_per_minute(41 * SECOND) == pytest.approx(60 / 3)
+
+
+def test_the_totals_of_a_run_count_flips_by_time_of_faces_and_by_frames() -> None:
+    totals = KpiTotals()
+    assert (totals.face_rate, totals.flip_frame_share, totals.flips_per_minute) == (0, 0, 0)
+    for k in range(301):
+        in_view = k < 201
+        totals.add(at(k / 10, 2 if in_view else 0), 2 if k == 50 else k == 150)
+    # Two faces for 20 s each, three changes in two frames of the 201 with a face.
+    assert totals.flips_per_minute == pytest.approx(3 * 60 / 40)
+    assert totals.flip_frame_share == pytest.approx(2 / 201)
+    assert totals.face_rate == pytest.approx(201 / 301)
+
+
+def test_the_totals_do_not_forget_what_the_window_does() -> None:
+    kpi = KpiWindow()
+    for k in range(1001):
+        kpi.add(at(k / 10), flips=1 if k == 50 else 0)
+    assert kpi.flips_per_minute(100 * SECOND) == 0.0
+    assert kpi.totals.flips_per_minute == pytest.approx(0.6)

@@ -4,7 +4,7 @@ from itertools import pairwise
 
 import numpy as np
 import pytest
-from hypothesis import assume, given
+from hypothesis import assume, given, settings
 from hypothesis import strategies as st
 from numpy.typing import NDArray
 
@@ -17,9 +17,9 @@ MS = SECOND // 1000
 
 
 def settings_of(
-    tau_s: float = 0.25, hysteresis: float = 0.1, threshold: float = 0.4
+    tau_s: float = 0.25, hysteresis: float = 0.1, threshold: float = 0.4, **more: float
 ) -> SmoothingSettings:
-    return SmoothingSettings(tau_s, hysteresis, (threshold,) * len(EXPRESSIONS))
+    return SmoothingSettings(tau_s, hysteresis, (threshold,) * len(EXPRESSIONS), **more)
 
 
 def array(values: tuple[float, ...]) -> NDArray[np.float64]:
@@ -46,26 +46,30 @@ PARTS = st.lists(
 )
 
 
-def switches(scene: list[Part], fps: int, settings: SmoothingSettings) -> list[tuple[str, float]]:
-    """The labels shown of a scene filmed at a rate: each with the second it appeared."""
+def switches(
+    scene: list[Part], fps: int, settings: SmoothingSettings, offset_ms: int = 0
+) -> list[tuple[str, float]]:
+    """The labels shown of a scene filmed at a rate: each with the second it appeared.
+
+    Every change of the scene comes `offset_ms` later than its parts say.
+    """
     smoother, seen, last = Smoother(settings), list[tuple[str, float]](), ""
-    ends = np.cumsum([fifths for _, _, fifths in scene])
-    for k in range(int(ends[-1]) * fps // 5):
-        name, share, _ = scene[int(np.searchsorted(ends * fps, 5 * k, side="right"))]
+    ends_ns = [int(end) * SECOND // 5 + offset_ms * MS for end in np.cumsum([p[2] for p in scene])]
+    for k in range(ends_ns[-1] * fps // SECOND):
+        at_ns = k * SECOND // fps
+        # Rounded up, for a frame of 15 or 30 fps is a third of a nanosecond before its time.
+        name, share, _ = scene[int(np.searchsorted(ends_ns, at_ns + 1, side="right"))]
         p = array(FLAT if name is None else peaked(name, share))
-        label = smoother.update(p, k * SECOND // fps).label
+        label = smoother.update(p, at_ns).label
         if label != last:
             seen.append((label, k / fps))
             last = label
     return seen
 
 
-@given(scene=PARTS, tau_s=st.floats(0.05, 0.25))
-def test_the_same_scene_switches_at_the_same_times_at_any_frame_rate(
-    scene: list[Part], tau_s: float
-) -> None:
-    settings = settings_of(tau_s)
-    ten, fifteen, thirty = (switches(scene, fps, settings) for fps in (10, 15, 30))
+def assert_alike(scene: list[Part], settings: SmoothingSettings, offset_ms: int = 0) -> None:
+    """The same labels at 10, 15 and 30 fps, at times within one interval of the slower rate."""
+    ten, fifteen, thirty = (switches(scene, fps, settings, offset_ms) for fps in (10, 15, 30))
     for slow, fast, interval in ((ten, thirty, 1 / 10), (ten, fifteen, 1 / 10),
                                  (fifteen, thirty, 1 / 15)):  # fmt: skip
         assert [label for label, _ in slow] == [label for label, _ in fast]
@@ -73,6 +77,121 @@ def test_the_same_scene_switches_at_the_same_times_at_any_frame_rate(
             assert abs(at_slow - at_fast) <= interval + 1e-6
 
 
+TAUS = st.one_of(st.just(0.0), st.floats(0.05, 0.25))
+LEADS = st.floats(0.05, 0.15)
+
+
+@settings(max_examples=40)
+@given(scene=PARTS, tau_s=TAUS, hysteresis=LEADS)
+def test_the_same_scene_switches_at_the_same_times_at_any_frame_rate(
+    scene: list[Part], tau_s: float, hysteresis: float
+) -> None:
+    assert_alike(scene, settings_of(tau_s, hysteresis))
+
+
+@settings(max_examples=40)
+@given(scene=PARTS, tau_s=TAUS, hysteresis=LEADS, vote_s=st.floats(0.02, 0.6))
+def test_so_it_does_with_a_vote(
+    scene: list[Part], tau_s: float, hysteresis: float, vote_s: float
+) -> None:
+    assert_alike(scene, settings_of(tau_s, hysteresis, vote_s=vote_s))
+
+
+@settings(max_examples=25)
+@given(
+    scene=PARTS, tau_s=TAUS, hysteresis=LEADS, dwell_s=st.floats(0.05, 3),
+    vote_s=st.sampled_from((0.0, 0.2)),
+)  # fmt: skip
+def test_so_it_does_with_a_dwell_that_outlasts_parts_of_the_scene(
+    scene: list[Part], tau_s: float, hysteresis: float, dwell_s: float, vote_s: float
+) -> None:
+    def labels(dwell_s: float) -> list[str]:
+        wanted = settings_of(tau_s, hysteresis, dwell_s=dwell_s, vote_s=vote_s)
+        return [label for label, _ in switches(scene, 30, wanted)]
+
+    # Clear of the border in time as well: a hair more or less of a dwell changes no label.
+    assume(labels(max(0, dwell_s - 0.05)) == labels(dwell_s) == labels(dwell_s + 0.05))
+    assert_alike(scene, settings_of(tau_s, hysteresis, dwell_s=dwell_s, vote_s=vote_s))
+
+
+@settings(max_examples=40)
+@given(scene=PARTS, tau_s=st.floats(0.03, 0.1), offset_ms=st.integers(0, 199))
+def test_so_it_does_when_the_scene_changes_between_two_frames(
+    scene: list[Part], tau_s: float, offset_ms: int
+) -> None:
+    assert_alike(scene, settings_of(tau_s), offset_ms)
+
+
+@given(
+    inputs=st.lists(st.tuples(simplex(), st.integers(1, 300)), min_size=2, max_size=60),
+    dwell_s=st.floats(0.05, 2), tau_s=st.sampled_from((0.0, 0.1)),
+    vote_s=st.sampled_from((0.0, 0.1)),
+)  # fmt: skip
+def test_no_label_is_shown_for_less_than_the_dwell(
+    inputs: list[tuple[NDArray[np.float64], int]], dwell_s: float, tau_s: float, vote_s: float
+) -> None:
+    smoother = Smoother(settings_of(tau_s, 0.05, 0.3, dwell_s=dwell_s, vote_s=vote_s))
+    now_ms, gaps = 0, []
+    for p, gap_ms in inputs:
+        now_ms += gap_ms
+        if smoother.update(p, now_ms * MS).flipped:
+            gaps.append((now_ms, gap_ms))
+    # The rules may have changed it at any time since the frame before the one that shows it.
+    assert all(b - a >= dwell_s * 1000 - gap - 1e-6 for (a, gap), (b, _) in pairwise(gaps))
+
+
+def test_a_dwell_holds_a_label_through_a_short_glimpse_of_another() -> None:
+    def shown(dwell_s: float) -> list[str]:
+        smoother = Smoother(settings_of(tau_s=0.0, dwell_s=dwell_s))
+        moods = ["happy"] * 10 + ["sad"] * 5 + ["happy"] * 10
+        labels = [
+            smoother.update(array(peaked(mood, 0.9)), k * 50 * MS).label
+            for k, mood in enumerate(moods)
+        ]
+        return [label for k, label in enumerate(labels) if labels[k - 1 : k] != [label]]
+
+    assert shown(0.0) == ["happy", "sad", "happy"]
+    assert shown(0.8) == ["happy"], "0.5 s of happy and 0.25 s of sad are less than the dwell"
+
+
+def test_a_vote_takes_what_was_on_top_for_most_of_its_window() -> None:
+    smoother = Smoother(settings_of(tau_s=0.0, vote_s=0.3))
+    smoother.update(array(peaked("happy", 0.9)), 0)
+    # 10 ms a tick: 15 of 30 are a tie, which changes nothing, and 16 are most of them.
+    assert smoother.update(array(peaked("sad", 0.9)), 150 * MS).label == "happy"
+    assert smoother.update(array(peaked("sad", 0.9)), 160 * MS).label == "sad"
+
+
+def test_a_glimpse_shorter_than_half_the_vote_is_not_seen_and_nothing_flickers() -> None:
+    smoother = Smoother(settings_of(tau_s=0.0, vote_s=0.2))
+    labels = {
+        smoother.update(array(peaked("fear" if k % 10 == 5 else "happy", 0.9)), k * 33 * MS).label
+        for k in range(200)
+    }
+    assert labels == {"happy"}
+
+
+def test_a_frame_after_a_long_gap_stands_for_one_second_only() -> None:
+    long, second = (Smoother(settings_of(tau_s=1.0)) for _ in range(2))
+    for smoother, gap in ((long, 60), (second, 1)):
+        smoother.update(array(peaked("sad", 1.0)), 0)
+        shown = smoother.update(array(peaked("happy", 1.0)), gap * SECOND)
+        assert shown.smoothed[INDEX["sad"]] == pytest.approx(np.exp(-1))
+
+
+def test_time_without_evidence_is_nobodys() -> None:
+    smoother = Smoother(settings_of(tau_s=0.5))
+    assert smoother.hold(0) is None
+    before = smoother.update(array(peaked("sad", 1.0)), 0)
+    held = smoother.hold(2 * SECOND)
+    assert held is not None
+    assert (held.smoothed, held.label, held.held_s) == (before.smoothed, "sad", 2.0)
+    # The next frame stands for the 0.1 s since, not for the 2.1 s since the last one judged.
+    after = smoother.update(array(peaked("happy", 1.0)), 21 * SECOND // 10)
+    assert after.smoothed[INDEX["sad"]] == pytest.approx(np.exp(-0.2))
+
+
+@settings(max_examples=40)
 @given(scene=PARTS)
 def test_every_part_of_a_scene_is_shown_in_the_end(scene: list[Part]) -> None:
     shown = [label for label, _ in switches(scene, 30, settings_of())]
