@@ -1,31 +1,28 @@
-"""One frame from image to result: detect, track, classify, smooth."""
+"""One frame from image to result: detect, track, judge quality, classify, smooth."""
 
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 
 import numpy as np
 
 from contract.bundle import Bundle
-from contract.expressions import EXPRESSIONS
 from contract.faces import prepare_detection
 from contract.metrics import softmax
 from contract.telemetry import FaceResult, FrameResult
 from edge.cameras.base import Frame
 from edge.detect import Detector
-from edge.smooth import Smoother, SmoothingSettings
+from edge.labels import FaceEvidence, Labels, settings_from
+from edge.quality import QualityGate
+from edge.schedule import DetectorSchedule
+from edge.smooth import Probabilities, SmoothingSettings
 from edge.track import Track, Tracker
-from firmware_config.profile import SmoothingConfig
+from firmware_config.profile import QualityConfig, SmoothingConfig
 from runtime.session import Session
 
 
 def smoothing_settings(config: SmoothingConfig, bundle: Bundle) -> SmoothingSettings:
     """The profile's smoothing with the bundle's thresholds."""
-    info = bundle.info
-    abstain = config.abstain_threshold
-    if abstain is None:
-        abstain = info.abstain_threshold
-    thresholds = tuple(max(abstain, info.class_thresholds.get(name, 0.0)) for name in EXPRESSIONS)
-    return SmoothingSettings(config.tau_s, config.hysteresis, thresholds)
+    return settings_from(config, bundle.info.abstain_threshold, bundle.info.class_thresholds)
 
 
 class Pipeline:
@@ -38,37 +35,63 @@ class Pipeline:
         session: Session,
         detector: Detector,
         smoothing: SmoothingSettings,
-        detect_interval_s: float = 0.0,
+        schedule: DetectorSchedule | None = None,
+        quality: QualityGate | None = None,
         now_ns: Callable[[], int] = time.monotonic_ns,
     ) -> None:
         if detector.name not in bundle.info.input.crop:
             raise ValueError(f"the bundle has no crop for detector '{detector.name}'")
         self._bundle, self._session, self._detector = bundle, session, detector
-        self._smoothing, self._now_ns = smoothing, now_ns
-        self.thresholds = smoothing.thresholds
-        self._interval_ns = round(detect_interval_s * 1e9)
+        self._now_ns = now_ns
+        self.smoothing = smoothing
+        self._labels = Labels(smoothing)
+        self._schedule = schedule or DetectorSchedule()
+        self._quality = quality or QualityGate(QualityConfig())
         self._tracker = Tracker()
-        self._smoothers: dict[int, Smoother] = {}
         self._tracks: list[Track] = []
-        self._detected_ns: int | None = None
-        self.flips = 0
-        """Labels that changed in the last frame."""
 
-    def _due(self, mono_ns: int) -> bool:
-        if self._detected_ns is None or self._interval_ns == 0 or not self._tracks:
-            return True
-        return mono_ns - self._detected_ns >= self._interval_ns
+    @property
+    def flips(self) -> int:
+        """Shown labels that changed in the last frame."""
+        return self._labels.flips
 
-    def _classify(self, frame: Frame) -> np.ndarray[tuple[int, ...], np.dtype[np.float64]]:
-        """Calibrated probabilities `T×7` of the current tracks, in one batch."""
+    def _look(self, frame: Frame, lap: Callable[[str], None]) -> bool:
+        """Bring the tracks to this frame; whether the detector was needed for it."""
+        size = frame.image.shape[1], frame.image.shape[0]
+        expected = self._tracker.predict(frame.mono_ns)
+        if not self._schedule.due(frame.mono_ns, size, expected):
+            self._tracks = self._tracker.follow(frame.mono_ns)
+            lap("track")
+            return False
+        found = self._detector.detect(frame.image)
+        lap("detect")
+        self._tracks = self._tracker.update(found, frame.mono_ns)
+        self._schedule.searched(frame.mono_ns, size, self._tracks)
+        lap("track")
+        return True
+
+    def _classify(self, frame: Frame, tracks: Sequence[Track]) -> Probabilities:
+        """Calibrated probabilities `T×7` of these tracks, in one batch."""
         info = self._bundle.info
-        faces = np.stack(
-            [
-                prepare_detection(frame.image, track.box, info.input, self._detector.name)
-                for track in self._tracks
-            ]
-        )
-        return softmax(self._session.run(faces), info.temperature)
+        faces = [
+            prepare_detection(frame.image, track.box, info.input, self._detector.name)
+            for track in tracks
+        ]
+        return softmax(self._session.run(np.stack(faces)), info.temperature)
+
+    def _evidence(self, frame: Frame, lap: Callable[[str], None]) -> list[FaceEvidence]:
+        """What this frame says about each of the current tracks."""
+        poor = [
+            self._quality.judge(frame.image, track.box, track.landmarks) for track in self._tracks
+        ]
+        lap("quality")
+        good = [track for track, why in zip(self._tracks, poor, strict=True) if not why]
+        found = iter(self._classify(frame, good) if good else ())
+        lap("classify")
+        return [
+            FaceEvidence(track.id, None if why else next(found), why)
+            for track, why in zip(self._tracks, poor, strict=True)
+        ]
 
     def process(self, frame: Frame) -> FrameResult:
         """The result of a frame. End-to-end time counts from the frame's own time stamp."""
@@ -81,16 +104,9 @@ class Pipeline:
             stages[stage] = (now - began) / 1e6
             began = now
 
-        detected = self._due(frame.mono_ns)
-        if detected:
-            found = self._detector.detect(frame.image)
-            self._detected_ns = frame.mono_ns
-            lap("detect")
-            self._tracks = self._tracker.update(found, frame.mono_ns)
-            lap("track")
-        probabilities = self._classify(frame) if self._tracks else np.empty((0, len(EXPRESSIONS)))
-        lap("classify")
-        faces = self._smooth(probabilities, frame.mono_ns)
+        detected = self._look(frame, lap)
+        evidence = self._evidence(frame, lap)
+        faces = self._smooth(evidence, frame.mono_ns)
         lap("smooth")
         height, width = frame.image.shape[:2]
         return FrameResult(
@@ -105,29 +121,23 @@ class Pipeline:
             detected=detected,
         )
 
-    def _smooth(
-        self, probabilities: np.ndarray[tuple[int, ...], np.dtype[np.float64]], mono_ns: int
-    ) -> tuple[FaceResult, ...]:
-        alive = self._tracker.alive()
-        self._smoothers = {track: s for track, s in self._smoothers.items() if track in alive}
-        self.flips = 0
-        faces = []
-        for track, p in zip(self._tracks, probabilities, strict=True):
-            if track.id not in self._smoothers:
-                self._smoothers[track.id] = Smoother(self._smoothing)
-            shown = self._smoothers[track.id].update(p, mono_ns)
-            self.flips += shown.flipped
-            faces.append(
-                FaceResult(
-                    track=track.id,
-                    box=(track.box.x, track.box.y, track.box.w, track.box.h),
-                    detector_score=track.score,
-                    probabilities=tuple(float(v) for v in p),
-                    smoothed=shown.smoothed,
-                    top=shown.top,
-                    label=shown.label,
-                    confidence=shown.confidence,
-                    held_s=shown.held_s,
-                )
+    def _smooth(self, evidence: Sequence[FaceEvidence], mono_ns: int) -> tuple[FaceResult, ...]:
+        """The results of the current tracks, from one piece of evidence for each, in order."""
+        labels = self._labels.update(evidence, self._tracker.alive(), mono_ns)
+        return tuple(
+            FaceResult(
+                track=track.id,
+                box=(track.box.x, track.box.y, track.box.w, track.box.h),
+                detector_score=track.score,
+                probabilities=()
+                if seen.probabilities is None
+                else tuple(seen.probabilities.tolist()),
+                smoothed=shown.smoothed,
+                top=shown.top,
+                label=shown.label,
+                confidence=shown.confidence,
+                held_s=shown.held_s,
+                quality=seen.quality,
             )
-        return tuple(faces)
+            for track, seen, shown in zip(self._tracks, evidence, labels, strict=True)
+        )

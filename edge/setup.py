@@ -1,7 +1,7 @@
 """What every way of running shares: bundle, session, detector and pipeline from a profile."""
 
 import os
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 
 import cv2
@@ -13,8 +13,12 @@ from edge.bundles import bundle_for_box
 from edge.cameras.base import Frame
 from edge.detect import Detector, make_detector
 from edge.pipeline import Pipeline, smoothing_settings
+from edge.quality import QualityGate
+from edge.schedule import DetectorSchedule
 from firmware_config.profile import Profile
 from runtime.choose import Chosen, choose
+from runtime.fallback import FallbackSession
+from runtime.session import BACKENDS
 
 
 def cache_folder() -> Path:
@@ -29,6 +33,9 @@ class Engine:
 
     bundle: Bundle
     chosen: Chosen
+    """What was chosen at the start; its session is `session`."""
+    session: FallbackSession
+    """The model at work, which changes when a runtime fails."""
     detector: Detector
     pipeline: Pipeline
     bundle_note: str = ""
@@ -37,15 +44,24 @@ class Engine:
     @property
     def notes(self) -> tuple[str, ...]:
         """One line for everything that is not as it should be."""
-        notes = (self.bundle_note, *self.chosen.notes, self.detector.note)
+        session = self.session
+        notes = (self.bundle_note, *self.chosen.notes, *session.notes, self.detector.note)
         return tuple(note for note in notes if note)
 
 
 def start_engine(profile: Profile) -> Engine:
     """Everything opened, checked and warmed up. Raises `UserError` for what the user can mend."""
-    cv2.setNumThreads(profile.runtime.threads)
+    # OpenCV's share of a frame is too small to divide: its threads would only wake up and wait.
+    cv2.setNumThreads(1)
     bundle, bundle_note = bundle_for_box(profile.runtime.bundle)
-    detector = make_detector(profile.detector.kind)
+    cache, wanted = cache_folder(), profile.detector
+    detector = make_detector(
+        wanted.kind,
+        detect_size=wanted.size,
+        score_threshold=wanted.score_threshold,
+        threads=wanted.threads,
+        cache=cache / "openvino",
+    )
     if detector.name not in bundle.info.input.crop:
         known = " ".join(bundle.info.input.crop) or "none"
         raise UserError(
@@ -53,21 +69,40 @@ def start_engine(profile: Profile) -> Engine:
             f"(has: {known}); choose another detector or export the bundle with its crop"
         )
     runtime = profile.runtime
-    chosen = choose(bundle, threads=runtime.threads, backend=runtime.backend, cache=cache_folder())
+    chosen = choose(
+        bundle,
+        threads=runtime.threads,
+        backend=runtime.backend,
+        device=runtime.device,
+        cache=cache,
+    )
+    session = FallbackSession(
+        bundle,
+        chosen,
+        threads=runtime.threads,
+        backends=BACKENDS if runtime.backend == "auto" else (runtime.backend,),
+        models=cache / "openvino",
+    )
+    chosen = replace(chosen, session=session)
     pipeline = Pipeline(
         bundle=bundle,
-        session=chosen.session,
+        session=session,
         detector=detector,
         smoothing=smoothing_settings(profile.smoothing, bundle),
-        detect_interval_s=profile.detector.interval_s,
+        schedule=DetectorSchedule(wanted.schedule, wanted.interval_s),
+        quality=QualityGate(profile.quality),
     )
-    _warm_up(profile, chosen, pipeline, bundle)
-    return Engine(bundle, chosen, detector, pipeline, bundle_note)
+    _warm_up(profile, session, pipeline, bundle)
+    return Engine(bundle, chosen, session, detector, pipeline, bundle_note)
 
 
-def _warm_up(profile: Profile, chosen: Chosen, pipeline: Pipeline, bundle: Bundle) -> None:
+def _warm_up(
+    profile: Profile, session: FallbackSession, pipeline: Pipeline, bundle: Bundle
+) -> None:
     """First calls allocate and compile; they must not be the first frame's latency."""
-    face = bundle.info.input
-    chosen.session.run(np.zeros((1, face.size, face.size, face.channels), np.uint8))
+    face, most = bundle.info.input, profile.runtime.warm_faces
+    session.prepare(most)
+    for count in range(1, most + 1):
+        session.run(np.zeros((count, face.size, face.size, face.channels), np.uint8))
     grey = np.full((profile.camera.height, profile.camera.width, 3), 128, np.uint8)
     pipeline.process(Frame(grey, 0, 0, 0))

@@ -9,20 +9,22 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 
 from contract.faces import Box
-from edge.detect import Detection
+from edge.detect_base import Detection, Point
 
 
 @dataclass(frozen=True, slots=True)
 class Track:
-    """A face that is followed. `box` and `score` are those of its last detection.
+    """A face that is followed; `box`, `score` and `landmarks` as of its last detection.
 
-    `detected` is False while the face is shown without having been seen in this very frame.
+    `detected` is False while the face is shown without having been seen in this very frame. In a
+    frame that was not searched, `box` and `landmarks` are where they are expected to be.
     """
 
     id: int
     box: Box
     score: float
     detected: bool
+    landmarks: tuple[Point, ...] = ()
 
 
 def iou(a: Box, b: Box) -> float:
@@ -54,23 +56,28 @@ class _Face:
         self.number = number
         self.box = detection.box
         self.score = detection.score
+        self.landmarks = detection.landmarks
         self.born_ns = self.seen_ns = mono_ns
+        self.trusted_ns = mono_ns
+        """Until then it was seen, or followed through frames that were not searched."""
         self._velocity = (0.0, 0.0)
 
     def unseen_s(self, mono_ns: int) -> float:
-        return (mono_ns - self.seen_ns) / 1e9
+        return (mono_ns - self.trusted_ns) / 1e9
+
+    def moved(self, mono_ns: int, horizon_s: float) -> Point:
+        """How far the face should have gone since; movement is believed in for `horizon_s` only."""
+        ahead = min((mono_ns - self.seen_ns) / 1e9, horizon_s)
+        return self._velocity[0] * ahead, self._velocity[1] * ahead
 
     def expected(self, mono_ns: int, horizon_s: float) -> Box:
-        """Where the face should be now; movement is believed in for `horizon_s` only."""
-        ahead = min(self.unseen_s(mono_ns), horizon_s)
-        box = self.box
-        return Box(
-            box.x + self._velocity[0] * ahead, box.y + self._velocity[1] * ahead, box.w, box.h
-        )
+        """Where the face should be now."""
+        right, down = self.moved(mono_ns, horizon_s)
+        return Box(self.box.x + right, self.box.y + down, self.box.w, self.box.h)
 
     def see(self, detection: Detection, mono_ns: int, tau_s: float) -> None:
         """Take a detection of this face; velocity follows with the time constant `tau_s`."""
-        passed = self.unseen_s(mono_ns)
+        passed = (mono_ns - self.seen_ns) / 1e9
         box, old = detection.box, self.box
         if passed > 0:
             moved = (
@@ -80,7 +87,8 @@ class _Face:
             share = 1 - math.exp(-passed / tau_s)
             vx, vy = self._velocity
             self._velocity = (vx + share * (moved[0] - vx), vy + share * (moved[1] - vy))
-        self.box, self.score, self.seen_ns = box, detection.score, mono_ns
+        self.box, self.score, self.landmarks = box, detection.score, detection.landmarks
+        self.seen_ns = self.trusted_ns = mono_ns
 
 
 def _place(detection: Detection) -> tuple[float, ...]:
@@ -114,6 +122,7 @@ class Tracker:
         self._coast_s = coast_s
         self._velocity_tau_s = velocity_tau_s
         self._faces: list[_Face] = []
+        self._updated_ns = 0
         self._next = 1
 
     def update(self, detections: Sequence[Detection], mono_ns: int) -> list[Track]:
@@ -122,6 +131,7 @@ class Tracker:
         `mono_ns` is the frame's monotonic time and must not go back. The order of `detections`
         makes no difference.
         """
+        self._updated_ns = mono_ns
         self._faces = [f for f in self._faces if f.unseen_s(mono_ns) <= self._max_age_s]
         # A fixed order makes ids independent of the order in which a detector names faces.
         waiting = sorted(detections, key=_place)
@@ -145,10 +155,32 @@ class Tracker:
             self._next += 1
         unseen = {self._faces[f].number for f in free}
         return [
-            Track(face.number, face.box, face.score, face.number not in unseen)
+            Track(face.number, face.box, face.score, face.number not in unseen, face.landmarks)
             for face in self._faces
             if face.number not in unseen or self._coasts(face, mono_ns)
         ]
+
+    def follow(self, mono_ns: int) -> list[Track]:
+        """The faces in view in a frame that is not searched: `predict`, and it is believed.
+
+        Nobody looked, so none of them counts as unseen meanwhile.
+        """
+        for face in self._followed():
+            face.trusted_ns = mono_ns
+        return self.predict(mono_ns)
+
+    def _followed(self) -> list[_Face]:
+        return [face for face in self._faces if face.seen_ns == self._updated_ns]
+
+    def predict(self, mono_ns: int) -> list[Track]:
+        """Where the faces that were seen in the last update should be, at a constant velocity."""
+        tracks = []
+        for face in self._followed():
+            right, down = face.moved(mono_ns, self._coast_s)
+            points = tuple((x + right, y + down) for x, y in face.landmarks)
+            box = face.expected(mono_ns, self._coast_s)
+            tracks.append(Track(face.number, box, face.score, False, points))
+        return tracks
 
     def alive(self) -> set[int]:
         """The ids that have not ended, as of the last update; those not shown are among them."""

@@ -5,6 +5,10 @@ The rule. Every artifact is opened by every runtime that reads it, golden-checke
 passes, or if the float is faster by more than `FLOAT_MARGIN`: INT8 needs less memory, and a short
 measurement cannot tell less than that apart. Compared are the quickest runs, not the medians: other
 work on the box only ever adds time. Only the one kept stays loaded.
+
+OpenVINO may have further devices. With `auto` they compete like the CPU; one that is asked for by
+name is tried alone first, and if it is absent or nothing passes on it, the CPU stands in and the
+reason is noted.
 """
 
 import logging
@@ -19,13 +23,17 @@ from contract.bundle import Artifact, Bundle, golden_inputs
 from contract.errors import UserError
 from runtime import golden, memory
 from runtime.errors import GoldenError, SessionError, UnavailableError
-from runtime.session import BACKENDS, Backend, Session, open_session
+from runtime.session import BACKENDS, Backend, Session, open_session, openvino_devices
 from runtime.timing import interleaved_ms
 
 FLOAT_MARGIN = 0.10
 ROUNDS = 8
 BUDGET_S = 0.4
 """Seconds for all timing together; opening and checking come on top."""
+
+Device = Literal["auto", "CPU", "GPU", "NPU"]
+Place = tuple[Backend, str]
+"""A runtime and the device it runs on."""
 
 log = logging.getLogger(__name__)
 
@@ -46,6 +54,7 @@ class Attempt:
     reason: str = ""
     latency_ms: float | None = None
     golden_error: float | None = None
+    device: str = "CPU"
 
 
 @dataclass(frozen=True)
@@ -87,15 +96,18 @@ def fastest(candidates: Sequence[Candidate]) -> Candidate:
 
 
 def _try(
-    bundle: Bundle, artifact: Artifact, backend: Backend, threads: int, models: Path | None
+    bundle: Bundle, artifact: Artifact, place: Place, threads: int, models: Path | None
 ) -> Candidate | Attempt:
     """A candidate, not timed yet, or what stood in the way."""
+    backend, device = place
 
     def rejected(status: Literal["unavailable", "failed"], error: Exception) -> Attempt:
-        return Attempt(artifact.file, artifact.precision, backend, status, str(error))
+        return Attempt(
+            artifact.file, artifact.precision, backend, status, str(error), device=device
+        )
 
     try:
-        session = open_session(bundle, artifact, backend, threads, models)
+        session = open_session(bundle, artifact, backend, threads, models, device)
     except UnavailableError as error:
         return rejected("unavailable", error)
     except SessionError as error:
@@ -119,6 +131,7 @@ def _attempt(candidate: Candidate, best: Candidate) -> Attempt:
     return Attempt(
         candidate.artifact.file, candidate.artifact.precision, candidate.session.backend,
         "kept" if kept else "slower", reason, candidate.latency_ms, candidate.golden_error,
+        candidate.session.device,
     )  # fmt: skip
 
 
@@ -129,7 +142,8 @@ def _recall(
     artifact = next((a for a in bundle.info.artifacts if a.file == remembered.file), None)
     if artifact is None:
         return None
-    result = _try(bundle, artifact, remembered.backend, threads, models)
+    place = remembered.backend, remembered.device
+    result = _try(bundle, artifact, place, threads, models)
     if isinstance(result, Attempt):
         return None
     candidate = replace(result, latency_ms=remembered.latency_ms)
@@ -137,17 +151,39 @@ def _recall(
     return Chosen(result.session, artifact, remembered.latency_ms, attempts, remembered=True)
 
 
-def _measure(
-    bundle: Bundle, threads: int, backends: Sequence[Backend], models: Path | None
-) -> Chosen:
-    """Try and time everything; keep one session, close the others."""
-    results = [
-        _try(bundle, artifact, backend, threads, models)
-        for artifact in bundle.info.artifacts
-        for backend in backends
+def _rungs(backends: Sequence[Backend], device: Device) -> list[list[Place]]:
+    """Where to look, rung by rung: the next one only if nothing passes on those before."""
+    on_cpu: list[Place] = [(backend, "CPU") for backend in backends]
+    if device == "CPU" or "openvino" not in backends:
+        return [on_cpu]
+    others: list[Place] = [
+        ("openvino", name) for name in openvino_devices() if name.startswith(("GPU", "NPU"))
     ]
-    opened = [each for each in results if isinstance(each, Candidate)]
-    rejected = [each for each in results if isinstance(each, Attempt)]
+    if device == "auto":
+        return [[*others, *on_cpu]]
+    return [[place for place in others if place[1].startswith(device)], on_cpu]
+
+
+def _measure(
+    bundle: Bundle, threads: int, rungs: Sequence[Sequence[Place]], models: Path | None
+) -> Chosen:
+    """Try and time everything on the first rung that holds; keep one session, close the others."""
+    opened: list[Candidate] = []
+    rejected: list[Attempt] = []
+    for places in rungs:
+        for artifact in bundle.info.artifacts:
+            for place in places:
+                result = _try(bundle, artifact, place, threads, models)
+                if isinstance(result, Attempt):
+                    rejected.append(result)
+                else:
+                    opened.append(result)
+        if opened:
+            break
+        if not places:
+            first = bundle.info.artifacts[0]
+            reason = "OpenVINO has no such device here as the profile's runtime.device; CPU instead"
+            rejected.append(Attempt(first.file, first.precision, "openvino", "failed", reason))
     for attempt in rejected:
         if attempt.status == "failed":
             log.warning("%s", attempt.reason)
@@ -176,28 +212,32 @@ def choose(
     *,
     threads: int,
     backend: Backend | Literal["auto"] = "auto",
+    device: Device = "CPU",
     cache: Path | None = None,
 ) -> Chosen:
     """Open the artifact of `bundle` that serves best on this machine, on `threads` threads.
 
-    `backend` limits the choice to one runtime. With a `cache` folder the choice is remembered under
-    the bundle, the CPU, the library versions and the settings, and the next start opens and checks
-    only that one; if it fails, everything is measured again. A choice beside which something failed
-    is not remembered, so that the fault shows at every start. Raises `UserError` if nothing opens
-    and passes its golden check.
+    `backend` limits the choice to one runtime; `device` is OpenVINO's, see above. With a `cache`
+    folder the choice is remembered under the bundle, the CPU, the library versions and the
+    settings, and the next start opens and checks only that one; if it fails, everything is measured
+    again. A choice beside which something failed is not remembered, so that the fault shows at
+    every start. Raises `UserError` if nothing opens and passes its golden check.
     """
     backends = BACKENDS if backend == "auto" else (backend,)
+    rungs = _rungs(backends, device)
     if cache is None:
-        return _measure(bundle, threads, backends, None)
+        return _measure(bundle, threads, rungs, None)
     models = cache / "openvino"
-    key = memory.key(bundle, threads, backend)
+    key = memory.key(bundle, threads, backend, str(rungs))
     remembered = memory.recall(cache, key)
     if remembered is not None:
         recalled = _recall(bundle, threads, remembered, models)
         if recalled is not None:
             return recalled
-    chosen = _measure(bundle, threads, backends, models)
+    chosen = _measure(bundle, threads, rungs, models)
     if not chosen.notes:
-        kept = memory.Remembered(chosen.artifact.file, chosen.session.backend, chosen.latency_ms)
+        kept = memory.Remembered(
+            chosen.artifact.file, chosen.session.backend, chosen.latency_ms, chosen.session.device
+        )
         memory.keep(cache, key, kept)
     return chosen

@@ -26,12 +26,15 @@ class Remembered:
     file: str
     backend: Backend
     latency_ms: float
+    device: str
 
 
-def key(bundle: Bundle, threads: int, backend: str) -> str:
+def key(bundle: Bundle, threads: int, backend: str, places: str) -> str:
     """Everything a choice depends on; another bundle, CPU, library or setting is another key."""
     libraries = " ".join(f"{name} {number}" for name, number in library_versions().items())
-    return f"{bundle.sha256} | {cpu_model()} | {libraries} | threads {threads} | {backend}"
+    return (
+        f"{bundle.sha256} | {cpu_model()} | {libraries} | threads {threads} | {backend} | {places}"
+    )
 
 
 def _read(folder: Path) -> dict[str, object]:
@@ -47,9 +50,12 @@ def recall(folder: Path, choice_key: str) -> Remembered | None:
     entry = _read(folder).get(choice_key)
     if not isinstance(entry, dict):
         return None
-    file, backend, latency = (entry.get(k) for k in ("file", "backend", "latency_ms"))
-    if isinstance(file, str) and backend in BACKENDS and isinstance(latency, float):
-        return Remembered(file, backend, latency)
+    file, backend = entry.get("file"), entry.get("backend")
+    latency, device = entry.get("latency_ms"), entry.get("device")
+    if not isinstance(file, str) or not isinstance(device, str):
+        return None
+    if backend in BACKENDS and isinstance(latency, float):
+        return Remembered(file, backend, latency, device)
     return None
 
 

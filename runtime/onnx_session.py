@@ -17,6 +17,7 @@ class OnnxSession:
 
     def __init__(self, file: Path, face: FaceInput, threads: int) -> None:
         self.backend: Literal["onnxruntime"] = "onnxruntime"
+        self.device = "CPU"
         self._file = file
         options = ort.SessionOptions()
         options.intra_op_num_threads = threads
@@ -44,6 +45,9 @@ class OnnxSession:
             )
         self._session: ort.InferenceSession | None = session
         self._input = inputs[0].name
+
+    def prepare(self, count: int) -> None:
+        """See `runtime.session.Session.prepare`; its graphs take any size as they are."""
 
     def run(self, faces: NDArray[np.uint8]) -> NDArray[np.float32]:
         """See `runtime.session.Session.run`."""

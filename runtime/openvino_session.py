@@ -1,4 +1,4 @@
-"""OpenVINO on the CPU, behind the interface of `runtime.session`.
+"""OpenVINO, on the CPU or another of its devices, behind the interface of `runtime.session`.
 
 Batch sizes are compiled as static shapes: a graph with a dynamic batch takes 1.3 to 1.5 times as
 long at batch 1, and stalls for tens of milliseconds at every size it has not seen. A batch of N is
@@ -19,6 +19,7 @@ from numpy.typing import NDArray
 from contract.expressions import EXPRESSIONS
 from contract.faces import FaceInput
 from runtime.errors import SessionError
+from runtime.openvino_settings import openvino_settings
 
 SIZES = (8, 4, 2, 1)
 
@@ -26,23 +27,17 @@ log = logging.getLogger(__name__)
 
 
 class OpenVinoSession:
-    """An ONNX graph or OpenVINO IR compiled for this CPU."""
+    """An ONNX graph or OpenVINO IR compiled for a device of this machine."""
 
-    def __init__(self, file: Path, face: FaceInput, threads: int, cache: Path | None) -> None:
+    def __init__(
+        self, file: Path, face: FaceInput, threads: int, cache: Path | None, device: str = "CPU"
+    ) -> None:
         self.backend: Literal["openvino"] = "openvino"
+        self.device = device
         self._file = file
         self._face_shape = (face.size, face.size, face.channels)
         self._core = ov.Core()
-        self._config: dict[str, Any] = {
-            "PERFORMANCE_HINT": "LATENCY",
-            "NUM_STREAMS": 1,
-            "INFERENCE_NUM_THREADS": threads,
-            # OpenVINO would choose bfloat16 where the CPU has it, and the same bundle would give
-            # other answers on another box.
-            "INFERENCE_PRECISION_HINT": "f32",
-        }
-        if cache is not None:
-            self._config["CACHE_DIR"] = str(cache)
+        self._config: dict[str, Any] = openvino_settings(device, threads, cache)
         self._requests: dict[int, ov.InferRequest] = {}
         self._closed = False
         self._compiling: threading.Thread | None = None
@@ -50,7 +45,9 @@ class OpenVinoSession:
         try:
             self._requests[1] = self._compile_first()
         except RuntimeError as error:
-            raise SessionError(f"{file.name}: OpenVINO cannot open it: {error}") from None
+            raise SessionError(
+                f"{file.name}: OpenVINO cannot open it on {device}: {error}"
+            ) from None
 
     def _compile_first(self) -> ov.InferRequest:
         try:
@@ -78,7 +75,7 @@ class OpenVinoSession:
                 f"N×{'×'.join(map(str, wanted))} to N×{len(EXPRESSIONS)} logits"
             )
         model.reshape([size, *wanted])
-        return self._core.compile_model(model, "CPU", self._config).create_infer_request()
+        return self._core.compile_model(model, self.device, self._config).create_infer_request()
 
     def _compile_larger(self, size: int) -> None:
         try:
@@ -98,6 +95,12 @@ class OpenVinoSession:
         # Not a daemon: a process that exits while OpenVINO compiles would abort.
         self._compiling = threading.Thread(target=self._compile_larger, args=(size,))
         self._compiling.start()
+
+    def prepare(self, count: int) -> None:
+        """See `runtime.session.Session.prepare`."""
+        for size in SIZES:
+            if size <= count and size not in self._requests and size not in self._failed:
+                self._compile_larger(size)
 
     def run(self, faces: NDArray[np.uint8]) -> NDArray[np.float32]:
         """See `runtime.session.Session.run`."""

@@ -21,6 +21,15 @@ class Session(Protocol):
         """Which runtime holds it."""
         ...
 
+    @property
+    def device(self) -> str:
+        """What it runs on: CPU, or another device of OpenVINO."""
+        ...
+
+    def prepare(self, count: int) -> None:
+        """Make ready for up to `count` faces at once, so that the first such frame is not slow."""
+        ...
+
     def run(self, faces: NDArray[np.uint8]) -> NDArray[np.float32]:
         """Prepared faces, `N×H×W×C` uint8 for any N ≥ 1 → logits, `N×7` float32, the caller's own.
 
@@ -33,10 +42,24 @@ class Session(Protocol):
         ...
 
 
+def openvino_devices() -> tuple[str, ...]:
+    """The devices OpenVINO has here (CPU, GPU, NPU, …), or none where it is not installed."""
+    try:
+        import openvino as ov
+    except ImportError:
+        return ()
+    return tuple(ov.Core().available_devices)
+
+
 def open_session(
-    bundle: Bundle, artifact: Artifact, backend: Backend, threads: int, cache: Path | None = None
+    bundle: Bundle,
+    artifact: Artifact,
+    backend: Backend,
+    threads: int,
+    cache: Path | None = None,
+    device: str = "CPU",
 ) -> Session:
-    """Open one artifact of a bundle on `threads` inference threads.
+    """Open one artifact of a bundle on `threads` inference threads of the CPU, or on a `device`.
 
     ONNX opens in both runtimes, OpenVINO IR in OpenVINO only. `cache` is a folder in which OpenVINO
     may keep compiled models, so a later start is quicker; a damaged entry there is compiled anew.
@@ -51,7 +74,7 @@ def open_session(
         if backend == "openvino":
             from runtime.openvino_session import OpenVinoSession
 
-            return OpenVinoSession(file, face, threads, cache)
+            return OpenVinoSession(file, face, threads, cache, device)
         from runtime.onnx_session import OnnxSession
 
         return OnnxSession(file, face, threads)

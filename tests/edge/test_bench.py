@@ -35,14 +35,15 @@ def test_the_result_holds_everything_a_claim_rests_on(arguments: list[str], tmp_
     assert found["frames"] == found["detections_run"] == 25
     e2e = found["e2e_ms"]
     assert 0 < e2e["p50"] <= e2e["p95"] <= e2e["p99"] < 10_000
-    assert set(found["stages_ms"]) == {"detect", "track", "classify", "smooth"}
+    assert set(found["stages_ms"]) == {"detect", "track", "quality", "classify", "smooth"}
     assert all(set(stage) == {"p50", "p95", "p99"} for stage in found["stages_ms"].values())
     assert sum(stage["p50"] for stage in found["stages_ms"].values()) <= e2e["p99"]
     assert found["fps"] > 0 and math.isfinite(found["fps"])
     # Whole seconds of CPU can come only from whole cores at work.
     cores = os.cpu_count() or 1
     assert 0 < found["cpu_s_per_1000_frames"] <= 1000 / found["fps"] * cores * 1.2
-    assert 30 < found["peak_rss_mb"] < 4000
+    assert 30 < found["peak_rss_mb"] < 4000 and 30 < found["pss_mb"] < 4000
+    assert found["cpu_percent"] > 0
     assert 0 < found["first_result_s"] < 100
     assert found["face_rate"] >= 0.9 and found["faces_per_frame"] > 1.5
     assert (found["camera"], found["detector"], found["precision"]) == ("demo", "haar", "fp32")
@@ -62,7 +63,7 @@ def test_a_detection_interval_of_the_profile_shows_in_the_count(
     arguments: list[str], tmp_path: Path
 ) -> None:
     profile = tmp_path / "box.toml"
-    profile.write_text("[detector]\ninterval_s = 5.0\n")
+    profile.write_text('[detector]\nschedule = "adaptive"\ninterval_s = 5.0\n')
     found = bench(arguments, tmp_path, "--frames", "10", "--profile", str(profile))
     assert 1 <= found["detections_run"] < found["frames"] == 10
 

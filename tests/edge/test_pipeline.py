@@ -1,4 +1,4 @@
-"""A frame goes through detect, track, classify, smooth; with made-up faces and a clock by hand."""
+"""A frame goes through the stages in their order; with made-up faces and a clock by hand."""
 
 import weakref
 from dataclasses import replace
@@ -13,10 +13,11 @@ from contract.expressions import EXPRESSIONS, INDEX
 from contract.faces import Box, CropGeometry, Image, prepare_detection
 from contract.metrics import softmax
 from contract.telemetry import FrameResult
-from edge import pipeline as pipeline_module
+from edge import labels as labels_module
 from edge.cameras.base import Frame
 from edge.detect import Detection
 from edge.pipeline import Pipeline, smoothing_settings
+from edge.schedule import DetectorSchedule
 from edge.smooth import Smoother, SmoothingSettings
 from firmware_config.profile import SmoothingConfig
 from runtime.session import Backend
@@ -50,6 +51,7 @@ class Mood:
     """A session that sees the same expression in every face."""
 
     backend: Backend = "onnxruntime"
+    device = "CPU"
 
     def __init__(self, name: str = "happy") -> None:
         self.name = name
@@ -60,6 +62,9 @@ class Mood:
         logits = np.zeros((len(faces), len(EXPRESSIONS)), np.float32)
         logits[:, INDEX[self.name]] = 2.0
         return logits
+
+    def prepare(self, count: int) -> None:
+        """Ready for any."""
 
     def close(self) -> None:
         """Nothing to let go of."""
@@ -102,10 +107,10 @@ def test_the_stages_run_in_order_and_each_is_timed(bundle: Bundle) -> None:
     pipeline = make(bundle, Faces(LEFT), now_ns=lambda: next(clock))
     result = pipeline.process(frame(0, 1 * MS))
     assert list(result.stages_ms.items()) == [
-        ("detect", 1.0), ("track", 1.0), ("classify", 1.0), ("smooth", 1.0),
+        ("detect", 1.0), ("track", 1.0), ("quality", 1.0), ("classify", 1.0), ("smooth", 1.0),
     ]  # fmt: skip
-    # The frame was read at 1 ms, waited until 3 ms, and was done at 7 ms.
-    assert result.e2e_ms == 6.0
+    # The frame was read at 1 ms, waited until 3 ms, and was done at 8 ms.
+    assert result.e2e_ms == 7.0
 
 
 def test_all_faces_of_a_frame_go_through_the_model_in_one_batch(bundle: Bundle) -> None:
@@ -118,7 +123,7 @@ def test_a_frame_without_a_face_does_not_trouble_the_model(bundle: Bundle) -> No
     session = Mood()
     result = make(bundle, Faces(), session).process(frame(0, 0))
     assert (result.faces, session.batches) == ((), [])
-    assert set(result.stages_ms) == {"detect", "track", "classify", "smooth"}
+    assert set(result.stages_ms) == {"detect", "track", "quality", "classify", "smooth"}
 
 
 @pytest.mark.parametrize("name", ["yunet", "haar"])
@@ -154,17 +159,18 @@ def test_detections_are_so_many_seconds_apart_whatever_the_frame_rate(
     bundle: Bundle, fps: int, every: int
 ) -> None:
     detector, session = Faces(LEFT), Mood()
-    results = run(make(bundle, detector, session, detect_interval_s=0.1), 31, fps)
+    schedule = DetectorSchedule("adaptive", 0.1)
+    results = run(make(bundle, detector, session, schedule=schedule), 31, fps)
     assert [r.sequence for r in results if r.detected] == list(range(0, 31, every))
     assert all(len(r.faces) == 1 for r in results), "a face is shown between detections too"
     assert len(session.batches) == 31, "and classified anew"
     skipped = [r for r in results if not r.detected]
-    assert all(set(r.stages_ms) == {"classify", "smooth"} for r in skipped)
+    assert all(set(r.stages_ms) == {"track", "quality", "classify", "smooth"} for r in skipped)
 
 
 def test_without_a_face_in_view_every_frame_is_searched(bundle: Bundle) -> None:
     detector = Faces()
-    pipeline = make(bundle, detector, detect_interval_s=1.0)
+    pipeline = make(bundle, detector, schedule=DetectorSchedule("adaptive", 1.0))
     run(pipeline, 5)
     assert detector.calls == 5
     detector.boxes = [LEFT]
@@ -194,7 +200,7 @@ def test_people_who_pass_by_leave_nothing_behind(
         kept.add(one)
         return one
 
-    monkeypatch.setattr(pipeline_module, "Smoother", remembered)
+    monkeypatch.setattr(labels_module, "Smoother", remembered)
     detector = Faces()
     pipeline = make(bundle, detector)
     for k in range(50):
@@ -246,3 +252,35 @@ def test_frames_of_another_size_are_taken_as_they_come(bundle: Bundle) -> None:
     small: Image = np.zeros((90, 120, 3), np.uint8)
     result = pipeline.process(replace(frame(1, SECOND // 30), image=small))
     assert (result.width, result.height, len(result.faces)) == (120, 90, 1)
+
+
+def test_a_face_too_poor_to_judge_is_left_out_of_the_batch_and_says_why(bundle: Bundle) -> None:
+    dark = IMAGE.copy()
+    dark[:, :320] //= 16
+    session = Mood()
+    pipeline = make(bundle, Faces(LEFT, RIGHT), session)
+    left, right = pipeline.process(replace(frame(0, 0), image=dark)).faces
+    assert (left.quality, left.probabilities, left.label) == ("too dark", (), "low_quality")
+    assert (right.quality, right.label, len(right.probabilities)) == ("", "happy", 7)
+    (batch,) = session.batches
+    assert np.array_equal(batch[0], prepare_detection(dark, RIGHT, bundle.info.input, "yunet"))
+    assert len(batch) == 1
+
+
+def test_between_detections_a_face_is_expected_where_it_was_headed(bundle: Bundle) -> None:
+    """It moves 60 px/s to the right; searched every 0.1 s, 30 frames a second."""
+    detector = Faces(LEFT)
+    pipeline = make(bundle, detector, schedule=DetectorSchedule("adaptive", 0.1))
+    for k in range(60):
+        detector.boxes = [Box(LEFT.x + 2 * k, LEFT.y, LEFT.w, LEFT.h)]
+        result = pipeline.process(frame(k, k * SECOND // 30))
+        if k > 30:
+            assert result.faces[0].box[0] == pytest.approx(LEFT.x + 2 * k, abs=0.5)
+    assert detector.calls <= 22
+
+
+def test_a_face_is_the_same_person_after_a_long_pause_of_the_detector(bundle: Bundle) -> None:
+    pipeline = make(bundle, Faces(LEFT), schedule=DetectorSchedule("adaptive", 3.0))
+    assert {r.faces[0].track for r in run(pipeline, 200)} == {1}
+    late = pipeline.process(frame(200, 20 * SECOND))
+    assert late.faces[0].track == 2, "but not after a long pause of the camera"

@@ -11,7 +11,7 @@ from pathlib import Path
 import numpy as np
 import pytest
 
-from contract.bundle import Bundle, open_bundle
+from contract.bundle import Artifact, Bundle, open_bundle
 from contract.errors import UserError
 from runtime import choose as choose_module
 from runtime import golden, machine
@@ -26,6 +26,7 @@ class FakeSession:
     """A session without a runtime; every run takes `cost` seconds of the injected clock."""
 
     backend = "openvino"
+    device = "CPU"
 
     def __init__(self, clock: list[float] | None = None, cost: float = 0.0) -> None:
         self.clock, self.cost = clock if clock is not None else [0.0], cost
@@ -78,7 +79,7 @@ def with_int8(bundle: Bundle, scale: float = 1.0) -> Bundle:
 def candidate(precision: str, quickest_ms: float) -> Candidate:
     artifact = {"format": "onnx", "precision": precision, "file": "x", "sha256": {"x": ""}}
     return Candidate(
-        choose_module.Artifact.model_validate({**artifact, "tolerance": 1}),
+        Artifact.model_validate({**artifact, "tolerance": 1}),
         FakeSession(),  # type: ignore[arg-type]
         golden_error=0.0,
         quickest_ms=quickest_ms,
