@@ -6,6 +6,8 @@ import cv2
 import pytest
 
 from contract.bundle import Bundle
+from contract.faces import Box, Image
+from edge.detect import Detection
 from tests.models import make_float_bundle
 
 
@@ -37,3 +39,20 @@ def face_image(tmp_path: Path, demo_portraits: None) -> Path:
     file = tmp_path / "astronaut.png"
     cv2.imwrite(str(file), data.astronaut()[..., ::-1])
     return file
+
+
+class _AlwaysAFace:
+    """Takes the middle of every frame for a face, whatever is there."""
+
+    name = "haar"
+    note = ""
+
+    def detect(self, image: Image) -> list[Detection]:
+        height, width = image.shape[:2]
+        return [Detection(Box(width / 2 - 50, height / 2 - 50, 100, 100), 1.0)]
+
+
+@pytest.fixture
+def always_a_face(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Engines see a face in the middle of every frame: for images that are not of faces."""
+    monkeypatch.setattr("edge.setup.make_detector", lambda *_, **__: _AlwaysAFace())
