@@ -2,23 +2,33 @@
 
 import argparse
 import importlib
-import logging
 import os
 import sys
 from collections.abc import Sequence
 from pathlib import Path
-from typing import Any
+from typing import Any, get_args
 
 from contract.command import Parser, run_command
 from contract.errors import UserError, nearest
+from edge import logs
+from edge.masking import credentials_of
 from firmware_config.profile import DEFAULT, Profile, load_profile, profile_names
 
 PROGRAM = "fer-edge"
 
 COMMANDS = {
+    "doctor": ("edge.doctor", "say what is wrong with this box, and the mend; pack it for support"),
+    "record": ("edge.offline.record_clip", "keep a short clip of your own camera, on purpose"),
+    "label": ("edge.offline.label", "mark the expressions of a clip on a local page"),
+    "probe": ("edge.probe", "list the cameras of this machine and their formats as JSON"),
     "bundle": ("edge.bundle_command", "install a bundle on this box, roll back, list, verify"),
     "evaluate": ("edge.offline.evaluate", "run a manifest through the serving path, write metrics"),
+    "replay": ("edge.offline.replay", "compute a logged session's labels and KPIs again"),
     "bench": ("edge.offline.bench", "measure latency, throughput, CPU and memory on a recording"),
+    "sessions": ("edge.offline.sessions_command", "build labelled test sessions from faces"),
+    "score": ("edge.offline.score", "raw against smoothed labels on labelled sessions"),
+    "tune": ("edge.offline.tune", "choose the smoothing on labelled sessions, write a profile"),
+    "promote": ("edge.offline.promote", "judge a bundle against the current one, then install it"),
     "fit-crop": ("edge.offline.fit_crop", "measure how a detector's box maps to training frames"),
     "fetch-detector": ("edge.offline.fetch", "get the YuNet face detector"),
 }
@@ -78,7 +88,8 @@ def _parser() -> argparse.ArgumentParser:
     add = parser.add_argument
     add(
         "--camera", metavar="X",
-        help="/dev/videoN, a number, rtsp:// or http:// address, video file, folder, or demo",
+        help="/dev/videoN, a number, /dev/v4l/by-id/…, usb:VID:PID[:SERIAL], csi://N, rtsp:// or "
+        "http:// address, video file, folder, demo, or scripted:FILE.toml",
     )  # fmt: skip
     add_engine_flags(parser)
     add("--host", help="address the dashboard listens on (default 127.0.0.1)")
@@ -86,6 +97,10 @@ def _parser() -> argparse.ArgumentParser:
     add("--no-dashboard", action="store_true", help="run without the dashboard")
     add("--session-dir", type=Path, metavar="DIR", help="folder of session logs")
     add("--no-session", action="store_true", help="write no session log")
+    add(
+        "--log", choices=get_args(logs.LogForm),
+        help=f"form of the log; auto: JSON under systemd, else text (or set {logs.VARIABLE})",
+    )  # fmt: skip
     add("--headless", action="store_true", help="accepted for clarity: no display is ever needed")
     return parser
 
@@ -108,7 +123,7 @@ def _profile(given: argparse.Namespace) -> Profile:
 
 def main(arguments: Sequence[str]) -> int:
     """The command; raises `UserError` for what the user can mend."""
-    logging.basicConfig(level=logging.INFO, format="%(asctime)s %(message)s", datefmt="%H:%M:%S")
+    logs.set_up()
     if arguments and arguments[0] in COMMANDS:
         module = importlib.import_module(COMMANDS[arguments[0]][0])
         code: int = module.main(arguments[1:])
@@ -118,7 +133,11 @@ def main(arguments: Sequence[str]) -> int:
             f"unknown command '{arguments[0]}'{nearest(arguments[0], COMMANDS)} "
             f"(one of {' '.join(COMMANDS)}, or --camera X)"
         )
-    profile = _profile(_parser().parse_args(arguments))
+    given = _parser().parse_args(arguments)
+    if given.log:
+        logs.set_up(given.log)
+    profile = _profile(given)
+    logs.hide(*credentials_of(profile.camera.source))
     from edge.live import run_live  # after the flags, so that --help and mistakes answer at once
 
     return run_live(profile)

@@ -22,6 +22,13 @@ FIGURES = {
     "python benchmarks/int8_speed.py": {
         "latency_ms", "speed_up", "openvino_default_precision", "input", "bundles", "rounds",
     },
+    "python benchmarks/rivals.py": {
+        "contenders", "ratios", "clips", "frames_per_round", "rounds", "bundle", "detector",
+    },
+    "python benchmarks/capture_recovery.py": {
+        "cycles", "kills", "stops", "device_back_s", "sigkill_s", "sigstop_s", "hand_over_ms",
+        "footprint", "left_behind", "drops", "events",
+    },
     "fer-edge bench": {
         "frames", "e2e_ms", "stages_ms", "fps", "cpu_s_per_1000_frames", "peak_rss_mb",
         "first_result_s", "face_rate", "detections_run", "bundle",
