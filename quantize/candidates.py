@@ -46,8 +46,8 @@ class Candidate:
 
 
 OPENVINO = (
-    Candidate("wide-float-depthwise", "openvino", ("depthwise",), range_quantile=0.97),
     Candidate("wide", "openvino", range_quantile=0.97),
+    Candidate("middle", "openvino", range_quantile=0.94),
     Candidate("narrow", "openvino"),
     Candidate("bias-corrected", "openvino", range_quantile=None),
     Candidate("bias-corrected-symmetric", "openvino", symmetric=True, range_quantile=None),
@@ -56,9 +56,9 @@ OPENVINO = (
 # Haswell, for a reason not yet known: none here has it.
 ONNX = (
     Candidate("wide-float-classifier", "onnxruntime", ("classifier",), range_quantile=0.97),
-    Candidate("wide", "onnxruntime", range_quantile=0.97),
+    Candidate("middle-float-classifier", "onnxruntime", ("classifier",), range_quantile=0.94),
     Candidate("narrow-float-classifier", "onnxruntime", ("classifier",)),
-    Candidate("narrow", "onnxruntime"),
+    Candidate("wide", "onnxruntime", range_quantile=0.97),
 )
 LAST_RESORT = Candidate("accuracy-aware", "openvino", range_quantile=None, accuracy_aware=True)
 """Tried only where no other OpenVINO candidate passes: it takes minutes."""

@@ -1,6 +1,7 @@
 """The float ONNX graph as the quantizers see it: tidied, and its parts by the role they play."""
 
 from collections import defaultdict
+from pathlib import Path
 from typing import Literal
 
 import onnx
@@ -117,3 +118,11 @@ def with_names(model: onnx.ModelProto) -> onnx.ModelProto:
             node.name = f"{node.op_type}_{number}"
         taken.add(node.name)
     return changed
+
+
+def float_model(file: Path) -> onnx.ModelProto:
+    """The float graph in a file as all quantizers start from it: no idle casts, every node named.
+
+    Moments and quantized layers find each other by these names.
+    """
+    return with_names(without_idle_casts(onnx.load(file)))

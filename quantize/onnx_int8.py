@@ -1,11 +1,13 @@
 """INT8 ONNX for ONNX Runtime, and for TensorRT behind it: quantize-dequantize pairs (QDQ).
 
 ONNX Runtime's own post-training quantization places the pairs where its kernels fuse them. The
-ranges are ours (`quantize/ranges.py`). And where a hard-swish or hard-sigmoid reads a value, what
-it maps to 0 or 1 anyway is cut off, which costs nothing.
+ranges are ours (`quantize/ranges.py`). Where a hard-swish or hard-sigmoid reads a value, what it
+maps to 0 or 1 anyway is cut off, which costs nothing; and hard-swishes are put into words that
+have INT8 kernels (`quantize/hard_swish.py`).
 """
 
 import tempfile
+import warnings
 from collections import defaultdict
 from collections.abc import Iterator
 from pathlib import Path
@@ -15,14 +17,19 @@ import numpy as np
 import onnx
 import onnxruntime as ort
 from numpy.typing import NDArray
-from onnx import TensorProto, helper
+from onnx import TensorProto, helper, numpy_helper
 
 from quantize.candidates import Candidate
-from quantize.graph import nodes_by_part, with_names, without_idle_casts
+from quantize.graph import float_model, nodes_by_part, with_names
+from quantize.hard_swish import Gate, read_back, with_added_gates, with_pooling
 from quantize.pad_channels import pad_depthwise
 from quantize.ranges import EVERYTHING, Range, row_extremes, row_range
+from quantize.rounding import Moments, layers_of, rounded
 
 BATCH = 8
+REDUCED_MOST = 64
+"""Largest weight of ONNX Runtime's reduced range."""
+PIXELS: Range = (0.0, 255.0)
 MOVES_BYTES = ("Cast", "Transpose", "Reshape", "Flatten", "Squeeze", "Shape", "Constant")
 
 
@@ -41,7 +48,7 @@ def _prepare(graph: Path, folder: Path, padded: bool) -> Path:
     from onnxruntime.quantization.shape_inference import quant_pre_process
 
     tidy, prepared = folder / "tidy.onnx", folder / "prepared.onnx"
-    model = without_idle_casts(onnx.load(graph))
+    model = float_model(graph)
     onnx.save(pad_depthwise(model) if padded else model, tidy)
     quant_pre_process(str(tidy), str(prepared), skip_symbolic_shape=True)
     onnx.save(with_names(onnx.load(prepared)), prepared)
@@ -110,10 +117,20 @@ def activation_ranges(
     """The range of every float tensor of a graph on `faces` (`N×H×W×C`), zero always within."""
     names = _activations(model)
     limits = _useful(model)
-    return {
+    found = {
         name: row_range(extremes, quantile, limits.get(name, EVERYTHING))
         for name, extremes in _extremes(model, names, faces).items()
     }
+    # What is only moved keeps its range; the faces themselves are bytes.
+    moved = {model.graph.input[0].name: PIXELS}
+    for node in model.graph.node:
+        if node.op_type not in MOVES_BYTES or node.op_type == "Shape" or not node.input:
+            continue
+        source = node.input[0]
+        if source in moved or source in found:
+            moved[node.output[0]] = moved[source] if source in moved else found[source]
+    del moved[model.graph.input[0].name]
+    return found | moved
 
 
 def _options(candidate: Candidate, ranges: dict[str, Range]) -> dict[str, Any]:
@@ -134,12 +151,24 @@ def _options(candidate: Candidate, ranges: dict[str, Range]) -> dict[str, Any]:
     }
 
 
+def _round_again(model: onnx.ModelProto, prepared: onnx.ModelProto, moments: Moments) -> None:
+    """Round the INT8 weights of a quantized graph as `quantize/rounding.py` does, in place."""
+    stored = {tensor.name: tensor for tensor in model.graph.initializer}
+    for name, (node, weight) in layers_of(prepared).items():
+        made, scale = (stored.get(f"{node.input[1]}_{what}") for what in ("quantized", "scale"))
+        if made is None or scale is None or name not in moments:
+            continue  # left float
+        steps = np.broadcast_to(numpy_helper.to_array(scale).ravel(), weight.shape[:1])
+        integers = rounded(weight, steps, moments[name], REDUCED_MOST)
+        made.CopyFrom(numpy_helper.from_array(integers, made.name))
+
+
 def quantize_onnx(
-    graph: Path, faces: NDArray[np.uint8], file: Path, candidate: Candidate
+    graph: Path, faces: NDArray[np.uint8], file: Path, candidate: Candidate, moments: Moments
 ) -> list[Path]:
     """Quantize the float ONNX `graph` with ranges from `faces` (`N×H×W×C`); write QDQ at `file`.
 
-    Returns the files written.
+    `moments` are those of the graph's layers on such faces. Returns the files written.
     """
     # Slow to import, and only this needs it.
     from onnxruntime.quantization import QuantFormat, QuantType, quantize_static
@@ -150,17 +179,31 @@ def quantize_onnx(
         parts = nodes_by_part(model)
         leave = [name for part in candidate.float_parts for name in parts[part]]
         ranges = activation_ranges(model, faces, candidate.range_quantile or 1.0)
-        quantize_static(
-            str(prepared),
-            str(file),
-            # The ranges are known; it insists on a row of its own.
-            _Faces(model.graph.input[0].name, faces[:1]),
-            quant_format=QuantFormat.QDQ,
-            nodes_to_exclude=leave,
-            per_channel=True,
-            reduce_range=not candidate.symmetric,
-            activation_type=QuantType.QInt8 if candidate.symmetric else QuantType.QUInt8,
-            weight_type=QuantType.QInt8,
-            extra_options=_options(candidate, ranges),
-        )
+        gates: list[Gate] = []
+        if not candidate.symmetric:  # TensorRT has kernels of its own
+            changed, gates = with_added_gates(with_pooling(model))
+            onnx.save(changed, prepared)
+            for gate in gates:
+                ranges |= gate.ranges
+        with warnings.catch_warnings():
+            # Without its slopes the changed graph's own values grow without end: none is asked for.
+            warnings.filterwarnings("ignore", "All-NaN", RuntimeWarning)
+            quantize_static(
+                str(prepared),
+                str(file),
+                # The ranges are known; it insists on a row of its own.
+                _Faces(model.graph.input[0].name, faces[:1]),
+                quant_format=QuantFormat.QDQ,
+                nodes_to_exclude=leave,
+                per_channel=True,
+                reduce_range=not candidate.symmetric,
+                activation_type=QuantType.QInt8 if candidate.symmetric else QuantType.QUInt8,
+                weight_type=QuantType.QInt8,
+                extra_options=_options(candidate, ranges),
+            )
+        if not candidate.symmetric:  # whose weights stay float, for TensorRT to round
+            quantized = onnx.load(file)
+            read_back(quantized, gates)
+            _round_again(quantized, model, moments)
+            onnx.save(quantized, file)
     return [file]

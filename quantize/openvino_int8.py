@@ -16,12 +16,16 @@ from openvino import opset13
 
 from contract.errors import UserError
 from quantize.candidates import Candidate
-from quantize.graph import nodes_by_part
+from quantize.graph import float_model, nodes_by_part
 from quantize.ranges import Range, row_extremes, row_range
+from quantize.rounding import Moments, layers_of, rounded
 
 Faces = NDArray[np.uint8]
 
 BATCH = 16
+LAYERS = ("Convolution", "GroupConvolution", "MatMul")
+WITHOUT_BIAS = "/WithoutBiases"
+"""OpenVINO's frontend splits a layer and its bias and names them after the ONNX node."""
 POOLING = ("ReduceMean", "HardSigmoid", "Sigmoid")
 """Left float with squeeze-excite: between its convolutions they would only add conversions."""
 
@@ -40,19 +44,56 @@ def require_nncf() -> Any:
     return nncf
 
 
-def _ignored(nncf: Any, model: ov.Model, graph: Path, candidate: Candidate) -> Any:
+def _ignored(nncf: Any, model: ov.Model, graph: onnx.ModelProto, candidate: Candidate) -> Any:
     """NNCF's ignored scope for the parts a candidate leaves float."""
-    parts = nodes_by_part(onnx.load(graph))
+    parts = nodes_by_part(graph)
     wanted = {name for part in candidate.float_parts for name in parts[part]}
-    # OpenVINO's frontend splits a convolution and its bias and names them after the ONNX node.
     names = [
         each.get_friendly_name()
         for each in model.get_ops()
-        if each.get_friendly_name().removesuffix("/WithoutBiases") in wanted
-        and each.get_type_name() in ("Convolution", "GroupConvolution", "MatMul")
+        if each.get_friendly_name().removesuffix(WITHOUT_BIAS) in wanted
+        and each.get_type_name() in LAYERS
     ]
     types = list(POOLING) if "squeeze-excite" in candidate.float_parts else []
     return nncf.IgnoredScope(names=names, types=types, validate=False)
+
+
+def _fold_grouped_weights(model: ov.Model) -> None:
+    """Store the weights of depthwise convolutions in the shape they are used in, in place.
+
+    OpenVINO's frontend reshapes them on the way, and NNCF then takes a kernel's columns for its
+    channels: it makes scales that no INT8 kernel has, and the convolutions stay float.
+    """
+    for each in model.get_ops():
+        if each.get_type_name() != "GroupConvolution":
+            continue
+        shaped = each.input_value(1).get_node()
+        stored = shaped.input_value(0).get_node() if shaped.get_input_size() else shaped
+        if shaped.get_type_name() == "Reshape" and stored.get_type_name() == "Constant":
+            folded = opset13.constant(stored.data.reshape(list(shaped.get_output_shape(0))))
+            folded.set_friendly_name(stored.get_friendly_name())
+            each.input(1).replace_source_output(folded.output(0))
+    model.validate_nodes_and_infer_types()
+
+
+def _round_again(quantized: ov.Model, graph: onnx.ModelProto, moments: Moments) -> None:
+    """Round the INT8 weights of a quantized model as `quantize/rounding.py` does, in place."""
+    layers = layers_of(graph)
+    for each in quantized.get_ops():
+        name = each.get_friendly_name().removesuffix(WITHOUT_BIAS)
+        if each.get_type_name() not in LAYERS or name not in layers or name not in moments:
+            continue
+        scaled = each.input_value(1).get_node()
+        if scaled.get_type_name() != "Multiply":
+            continue  # left float
+        converted = scaled.input_value(0).get_node()
+        made = converted.input_value(0).get_node().data
+        weight, scale = layers[name][1], scaled.input_value(1).get_node().data
+        # Seven bits where the overflow fix asks for them, else eight.
+        most = 64 if np.abs(made.astype(np.int16)).max() <= 64 else 127
+        steps = np.broadcast_to(scale.ravel(), weight.shape[:1])
+        integers = rounded(weight, steps, moments[name], most).reshape(made.shape)
+        converted.input(0).replace_source_output(opset13.constant(integers).output(0))
 
 
 def quantize_openvino(
@@ -62,18 +103,21 @@ def quantize_openvino(
     candidate: Candidate,
     judged: tuple[Faces, NDArray[np.int64]],
     accuracy_drop: float,
+    moments: Moments,
 ) -> list[Path]:
     """Quantize the float ONNX `graph` with ranges from `faces` (`N×H×W×C`); write IR at `xml`.
 
     NNCF places the quantizers and makes the weights. Ranges are those of `quantize/ranges.py`, or
     NNCF's own with its full bias correction: the fast one is known to cost a small MobileNetV3 far
     more accuracy. An accuracy-aware candidate measures itself on `judged` (faces `M×H×W×C` and
-    labels `M`) and keeps to `accuracy_drop` points. Returns the files written, the one a runtime
-    opens first.
+    labels `M`) and keeps to `accuracy_drop` points. `moments` are those of the graph's layers on
+    such faces. Returns the files written, the one a runtime opens first.
     """
     nncf = require_nncf()
     nncf.set_log_level(logging.ERROR)
-    model = ov.Core().read_model(graph)
+    original = float_model(graph)
+    model = ov.Core().read_model(original.SerializeToString())
+    _fold_grouped_weights(model)
     data = nncf.Dataset([face[None] for face in faces])
     preset = "PERFORMANCE" if candidate.symmetric else "MIXED"
     fix = nncf.quantization.advanced_parameters.OverflowFix.ENABLE
@@ -81,7 +125,7 @@ def quantize_openvino(
         "preset": nncf.QuantizationPreset[preset],
         "subset_size": len(faces),
         "fast_bias_correction": False,
-        "ignored_scope": _ignored(nncf, model, graph, candidate),
+        "ignored_scope": _ignored(nncf, model, original, candidate),
     }
     own_ranges = candidate.range_quantile is not None
     advanced = nncf.AdvancedQuantizationParameters(
@@ -104,6 +148,7 @@ def quantize_openvino(
             quantized = nncf.quantize(model, data, advanced_parameters=advanced, **settings)
     if candidate.range_quantile is not None:
         _end_ranges(quantized, faces, candidate.range_quantile)
+        _round_again(quantized, original, moments)
     ov.save_model(quantized, xml, compress_to_fp16=False)
     return [xml, xml.with_suffix(".bin")]
 

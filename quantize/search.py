@@ -3,6 +3,7 @@
 import shutil
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass, replace
+from functools import cached_property
 from pathlib import Path
 
 import numpy as np
@@ -16,11 +17,12 @@ from quantize.calibration import Part
 from quantize.candidates import LAST_RESORT, Candidate, Target, candidates
 from quantize.confidences import temperature_of
 from quantize.gate import Answers, Bounds, Gate, judge
-from quantize.graph import nodes_by_part
+from quantize.graph import float_model, nodes_by_part
 from quantize.intervals import Rounds, rounds_of
 from quantize.onnx_int8 import quantize_onnx
 from quantize.openvino_int8 import quantize_openvino
 from quantize.report import Candidate as Tried
+from quantize.rounding import Moments, moments_of
 from runtime.errors import SessionError
 from runtime.session import Backend, Session, open_session
 from runtime.timing import interleaved_ms
@@ -51,6 +53,12 @@ class Setting:
     speed: bool
     quick: bool
     target: Target = "cpu"
+
+    @cached_property
+    def moments(self) -> Moments:
+        """Of the float graph's layers, on the faces that ranges are taken from."""
+        graph = float_model(self.source.path(self.graph))
+        return moments_of(graph, self.ranges.faces[:RANGES_ROWS])
 
     def temperature(self, logits: NDArray[np.float32]) -> float:
         """What a model is judged at, by its logits `N×7` on the ranges part.
@@ -99,9 +107,9 @@ def _make(candidate: Candidate, setting: Setting, folder: Path) -> Artifact:
         judged = (setting.ranges.faces, setting.ranges.labels)
         xml = folder / "student_int8.xml"
         drop = setting.bounds.accuracy_drop
-        files = quantize_openvino(graph, faces, xml, candidate, judged, drop)
+        files = quantize_openvino(graph, faces, xml, candidate, judged, drop, setting.moments)
         return artifact_of(files, "openvino", "int8", UNMEASURED)
-    files = quantize_onnx(graph, faces, folder / "student_int8.onnx", candidate)
+    files = quantize_onnx(graph, faces, folder / "student_int8.onnx", candidate, setting.moments)
     return artifact_of(files, "onnx", "int8", UNMEASURED)
 
 

@@ -97,7 +97,7 @@ def test_so_it_does_with_a_vote(
     assert_alike(scene, settings_of(tau_s, hysteresis, vote_s=vote_s))
 
 
-@settings(max_examples=25)
+@settings(max_examples=10)
 @given(
     scene=PARTS, tau_s=TAUS, hysteresis=LEADS, dwell_s=st.floats(0.05, 3),
     vote_s=st.sampled_from((0.0, 0.2)),

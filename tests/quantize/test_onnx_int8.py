@@ -10,7 +10,9 @@ from onnx import TensorProto, helper, numpy_helper
 
 from contract.faces import FaceInput
 from quantize.candidates import JETSON, ONNX, Candidate
+from quantize.graph import float_model
 from quantize.onnx_int8 import activation_ranges, quantize_onnx
+from quantize.rounding import moments_of
 from tests.models import CLASSES, grating, reference_logits, tiny_graph
 
 DEFAULT = next(each for each in ONNX if not each.float_parts)
@@ -94,6 +96,19 @@ def test_zero_is_always_inside_and_no_range_is_empty() -> None:
         assert low <= 0 < high
 
 
+def test_what_is_only_moved_keeps_its_range_and_pixels_are_bytes(faces: np.ndarray) -> None:
+    """Whatever these faces hold, others may hold darker and brighter pixels."""
+    nodes = [
+        *centred("z"),
+        helper.make_node("Transpose", ["z"], ["turned"], perm=[0, 3, 1, 2]),
+        helper.make_node("Flatten", ["turned"], ["flat"]),
+        helper.make_node("Tanh", ["flat"], ["y"]),
+    ]
+    ranges = activation_ranges(graph_of(nodes, **constants()), faces[:-1], 0.9)
+    assert ranges["x"] == (0, 255)
+    assert ranges["turned"] == ranges["flat"] == ranges["z"] != (0, 255)
+
+
 def hard_swish_apart() -> list[onnx.NodeProto]:
     """y = z · hardsigmoid(z), with hard-swish's slope."""
     return [
@@ -158,7 +173,9 @@ def quantized(folder: Path, candidate: Candidate) -> tuple[onnx.ModelProto, onnx
     model = tiny_graph(FaceInput(size=48))
     graph = folder / "float.onnx"
     onnx.save(model, graph)
-    files = quantize_onnx(graph, gratings(70, seed=2), folder / "int8.onnx", candidate)
+    faces = gratings(70, seed=2)
+    moments = moments_of(float_model(graph), faces)
+    files = quantize_onnx(graph, faces, folder / "int8.onnx", candidate, moments)
     assert files == [folder / "int8.onnx"]
     return model, onnx.load(files[0])
 

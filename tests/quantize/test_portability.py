@@ -13,10 +13,12 @@ from openvino import opset13 as ops
 from contract.bundle import Bundle, artifact_of
 from quantize import portability
 from quantize.candidates import ONNX, OPENVINO
+from quantize.graph import float_model
 from quantize.onnx_int8 import quantize_onnx
 from quantize.openvino_int8 import quantize_openvino
 from quantize.portability import EMULATOR, check
 from quantize.report import Portability
+from quantize.rounding import moments_of
 from tests.models import CLASSES, grating, make_float_bundle
 
 pytestmark = pytest.mark.skipif(
@@ -42,7 +44,9 @@ def onnx_int8(
 ) -> Sequence[Path]:
     graph = bundle.path(bundle.info.artifacts[0])
     whole = next(each for each in ONNX if not each.float_parts)
-    return quantize_onnx(graph, faces, tmp_path_factory.mktemp("onnx") / "int8.onnx", whole)
+    moments = moments_of(float_model(graph), faces)
+    file = tmp_path_factory.mktemp("onnx") / "int8.onnx"
+    return quantize_onnx(graph, faces, file, whole, moments)
 
 
 @pytest.fixture
@@ -112,7 +116,8 @@ def test_openvino_int8_answers_the_same_with_avx2_alone(
     needs_vnni()
     graph = bundle.path(bundle.info.artifacts[0])
     rows = (faces, np.arange(len(faces)) % CLASSES)
-    files = quantize_openvino(graph, faces, tmp_path / "int8.xml", OPENVINO[0], rows, 1.0)
+    moments = moments_of(float_model(graph), faces)
+    files = quantize_openvino(graph, faces, tmp_path / "int8.xml", OPENVINO[0], rows, 1.0, moments)
     found = verdict(int8_bundle(bundle, files))
     assert (found.status, found.artifact, found.same_top) == ("pass", "int8.xml", 1.0)
     assert found.dp_max is not None and found.dp_max <= 0.01

@@ -45,6 +45,12 @@ def people(url: str) -> dict[int, str]:
     return {face["track"]: face["label"] for face in faces}
 
 
+def dashboard_of(box: Running) -> psutil.Process:
+    """The process of the page."""
+    (found,) = (child for child in box.children() if "dashboard" in child.cmdline())
+    return found
+
+
 @pytest.fixture(scope="module")
 def profile(tmp_path_factory: pytest.TempPathFactory) -> Path:
     """A demo at ten frames a second, so that a busy machine keeps up."""
@@ -124,12 +130,11 @@ def test_faces_are_shown_only_after_asking_for_them(box: Running) -> None:
 
 def test_a_dashboard_that_is_killed_comes_back_at_the_same_address(box: Running) -> None:
     assert until(lambda: len(people(box.url)) == 2)
-    (child,) = box.children()
+    child = dashboard_of(box)
     child.send_signal(signal.SIGKILL)
     box.said("dashboard ended with code -9; starting it again")
     assert until(lambda: len(people(box.url)) == 2)
-    (again,) = box.children()
-    assert again.pid != child.pid
+    assert dashboard_of(box).pid != child.pid
     assert box.process.poll() is None
 
 
@@ -143,7 +148,7 @@ def test_a_signal_ends_it_soon_and_wholly(
         one.said("first result")
         assert until(lambda: len(people(url)) == 2)
         children = one.children()
-        assert len(children) == 1 and list(tmp_path.glob("fer-edge-*"))
+        assert len(children) > 1 and list(tmp_path.glob("fer-edge-*"))
         took = one.stop(number)
         assert one.process.returncode == 0, one.log
         assert took < ENDS_WITHIN_S
@@ -175,7 +180,7 @@ def test_an_absent_camera_is_waited_for_and_that_is_said(
             return str(body.get("reason")) if status == 503 else ""
 
         assert until(lambda: ABSENT in reason()), reason()
-        assert reason().startswith("camera waiting; ")
+        assert reason().startswith("camera waiting: ")
         assert one.process.poll() is None
         took = one.stop(signal.SIGINT)
         assert (one.process.returncode, took < ENDS_WITHIN_S) == (0, True)
