@@ -4,7 +4,7 @@ from itertools import pairwise
 
 import numpy as np
 import pytest
-from hypothesis import assume, given, settings
+from hypothesis import HealthCheck, assume, given, settings
 from hypothesis import strategies as st
 from numpy.typing import NDArray
 
@@ -97,7 +97,7 @@ def test_so_it_does_with_a_vote(
     assert_alike(scene, settings_of(tau_s, hysteresis, vote_s=vote_s))
 
 
-@settings(max_examples=10)
+@settings(max_examples=10, suppress_health_check=[HealthCheck.filter_too_much])
 @given(
     scene=PARTS, tau_s=TAUS, hysteresis=LEADS, dwell_s=st.floats(0.05, 3),
     vote_s=st.sampled_from((0.0, 0.2)),
@@ -109,8 +109,9 @@ def test_so_it_does_with_a_dwell_that_outlasts_parts_of_the_scene(
         wanted = settings_of(tau_s, hysteresis, dwell_s=dwell_s, vote_s=vote_s)
         return [label for label, _ in switches(scene, 30, wanted)]
 
-    # Clear of the border in time as well: a hair more or less of a dwell changes no label.
-    assume(labels(max(0, dwell_s - 0.05)) == labels(dwell_s) == labels(dwell_s + 0.05))
+    # Clear of the border in time as well: a slow frame more or less of a dwell changes no label.
+    around = (labels(max(0, dwell_s + shift_s)) for shift_s in (-0.11, -0.05, 0, 0.05, 0.11))
+    assume(len({tuple(each) for each in around}) == 1)
     assert_alike(scene, settings_of(tau_s, hysteresis, dwell_s=dwell_s, vote_s=vote_s))
 
 
