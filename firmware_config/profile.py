@@ -103,7 +103,9 @@ class RuntimeConfig(_Section):
         description="Device of OpenVINO; auto measures all it has. The CPU stands in for one that "
         "is absent or fails.",
     )
-    threads: int = Field(2, ge=1, le=64, description="Inference threads.")
+    threads: int = Field(
+        1, ge=1, le=64, description="Inference threads; a face is too little work to share out."
+    )
     warm_faces: int = Field(
         2, ge=1, le=8, description="Faces in one frame that the model is made ready for at start."
     )

@@ -2,7 +2,8 @@
 
 Weights for CPUs have seven bits. With eight, the 16-bit sums of the INT8 instructions of CPUs
 without VNNI saturate, and the same file gives other answers there; with seven they cannot
-(`quantize/portability.py` proves it on each bundle). TensorRT gets eight.
+(`quantize/portability.py` proves it on each bundle). Depthwise weights for OpenVINO, whose kernels
+add no such sums, have eight, and so has TensorRT.
 """
 
 from dataclasses import dataclass

@@ -162,7 +162,8 @@ def test_it_comes_back_every_time_its_device_does_and_nothing_piles_up(
         took.append((time.monotonic_ns() - back_ns) / 1e9)
     assert sorted(took)[18] < 1.0, "p95"
     assert capture.reconnects == 20
-    assert (own.num_fds(), own.num_threads()) == before
+    # Fewer is fine: what the first opening held may be closed by now.
+    assert own.num_fds() <= before[0] and own.num_threads() <= before[1]
 
 
 def test_a_mistake_reaches_whoever_waits_for_frames(start: Start) -> None:
