@@ -5,7 +5,7 @@ import sys
 
 # OpenVINO's matrix tiles (AMX) cost more to set up than one face has work for: without them a
 # MobileNetV3 at batch 1 is quicker in INT8. It has to stand in the environment before OpenVINO
-# compiles anything. A CPU without AMX has nothing beyond this limit, and a user's own setting stays.
+# compiles anything. A CPU without AMX has nothing beyond this limit; a user's own setting stays.
 os.environ.setdefault("ONEDNN_MAX_CPU_ISA", "AVX512_CORE_FP16")
 
 # Both runtimes report their use to their makers over the network unless told not to, and keep files
