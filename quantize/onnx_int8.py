@@ -15,18 +15,17 @@ from typing import Any
 
 import numpy as np
 import onnx
-import onnxruntime as ort
 from numpy.typing import NDArray
-from onnx import TensorProto, helper, numpy_helper
+from onnx import numpy_helper
 
 from quantize.candidates import Candidate
 from quantize.graph import float_model, nodes_by_part, with_names
 from quantize.hard_swish import Gate, read_back, with_added_gates, with_pooling
+from quantize.inner_values import inner_values
 from quantize.pad_channels import pad_depthwise
 from quantize.ranges import EVERYTHING, Range, row_extremes, row_range
 from quantize.rounding import Moments, layers_of, rounded
 
-BATCH = 8
 REDUCED_MOST = 64
 """Largest weight of ONNX Runtime's reduced range."""
 PIXELS: Range = (0.0, 255.0)
@@ -68,24 +67,10 @@ def _extremes(
     model: onnx.ModelProto, names: list[str], faces: NDArray[np.uint8]
 ) -> dict[str, NDArray[np.float32]]:
     """Least and greatest value of each tensor in each row: `2×N` by name."""
-    probed = onnx.ModelProto()
-    probed.CopyFrom(model)
-    del probed.graph.output[:]
-    probed.graph.output.extend(
-        helper.make_tensor_value_info(name, TensorProto.FLOAT, None) for name in names
-    )
-    options = ort.SessionOptions()
-    options.log_severity_level = 3
-    options.graph_optimization_level = ort.GraphOptimizationLevel.ORT_DISABLE_ALL
-    session = ort.InferenceSession(
-        probed.SerializeToString(), options, providers=["CPUExecutionProvider"]
-    )
-    feed = session.get_inputs()[0].name
     found: dict[str, list[NDArray[np.float32]]] = defaultdict(list)
-    for start in range(0, len(faces), BATCH):
-        answers = session.run(None, {feed: faces[start : start + BATCH]})
-        for name, answer in zip(names, answers, strict=True):
-            found[name].append(row_extremes(np.asarray(answer)))
+    for values in inner_values(model, names, faces):
+        for name, value in values.items():
+            found[name].append(row_extremes(value))
     return {name: np.concatenate(parts, axis=1) for name, parts in found.items()}
 
 

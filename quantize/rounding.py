@@ -10,16 +10,15 @@ from collections.abc import Mapping
 
 import numpy as np
 import onnx
-import onnxruntime as ort
 from numpy.typing import NDArray
-from onnx import TensorProto, helper, numpy_helper
+from onnx import numpy_helper
 
 from quantize.graph import group_of
+from quantize.inner_values import inner_values
 
 Moments = Mapping[str, NDArray[np.float64]]
 """By the name of a convolution or Gemm: the inputs' second moments, `G×K×K` for G groups."""
 
-BATCH = 8
 DAMPING = 0.1
 """Added to the moments' diagonal, as a share of its mean: few rows do not know every direction."""
 
@@ -82,25 +81,10 @@ def moments_of(model: onnx.ModelProto, faces: NDArray[np.uint8]) -> dict[str, ND
     if not layers:
         return {}
     names = sorted({node.input[0] for node, _ in layers.values()})
-    probed = onnx.ModelProto()
-    probed.CopyFrom(model)
-    del probed.graph.output[:]
-    probed.graph.output.extend(
-        helper.make_tensor_value_info(name, TensorProto.FLOAT, None) for name in names
-    )
-    options = ort.SessionOptions()
-    options.log_severity_level = 3
-    options.graph_optimization_level = ort.GraphOptimizationLevel.ORT_DISABLE_ALL
-    session = ort.InferenceSession(
-        probed.SerializeToString(), options, providers=["CPUExecutionProvider"]
-    )
-    feed = session.get_inputs()[0].name
     found: dict[str, NDArray[np.float64]] = {}
-    for start in range(0, len(faces), BATCH):
-        answers = session.run(None, {feed: faces[start : start + BATCH]})
-        inputs = dict(zip(names, answers, strict=True))
+    for inputs in inner_values(model, names, faces):
         for name, (node, weight) in layers.items():
-            rows = _unfolded(node, np.asarray(inputs[node.input[0]]), weight)
+            rows = _unfolded(node, inputs[node.input[0]], weight)
             part = np.matmul(rows.transpose(0, 2, 1), rows).astype(np.float64)
             found[name] = found[name] + part if name in found else part
     return found
