@@ -37,7 +37,7 @@ $(VENV)/.installed-run: pyproject.toml constraints.txt | $(BIN)/uv
 	@touch $@
 
 $(VENV)/.installed-all: pyproject.toml constraints.txt | $(BIN)/uv
-	$(INSTALL) --editable '.[demo,trainer,quantize,dev]'
+	$(INSTALL) --editable '.[demo,fleet,trainer,quantize,dev]'
 	@touch $@ $(VENV)/.installed-run
 
 clean:

@@ -8,7 +8,7 @@ import tempfile
 import threading
 import time
 from collections import Counter
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from contextlib import ExitStack
 from dataclasses import asdict
 from pathlib import Path
@@ -26,6 +26,7 @@ from edge.kpi import KpiWindow
 from edge.notify import Notifier
 from edge.page import DashboardProcess, listen
 from edge.setup import Engine, start_engine
+from edge.sinks.links import Link, open_links
 from edge.sinks.session_csv import Limits, SessionLog, session_file
 from edge.sinks.session_thread import BackgroundLog, ResultSink
 from firmware_config.profile import Profile
@@ -103,10 +104,11 @@ class LiveRun:
     def __init__(
         self, engine: Engine, capture: Capture, camera: str,
         session: ResultSink | None, feed: LiveFeed | None, page: DashboardProcess | None,
-        *, fps: float = 30.0, notifier: Notifier | None = None,
+        *, links: Sequence[Link] = (), fps: float = 30.0, notifier: Notifier | None = None,
     ) -> None:  # fmt: skip
         self._engine, self._capture, self._camera = engine, capture, camera
         self._session, self._feed, self._page = session, feed, page
+        self._links = links
         self._notifier = notifier or Notifier({})
         self._kpi = KpiWindow()
         self._failed: Counter[str] = Counter()
@@ -126,7 +128,7 @@ class LiveRun:
         found += self._capture.notes
         if self._fault:
             found.append(self._fault)
-        for part in (self._session, self._page):
+        for part in (self._session, self._page, *self._links):
             if part is not None and part.problem:
                 found.append(part.problem)
         return tuple(found)
@@ -148,6 +150,8 @@ class LiveRun:
         health.part("detector", engine.detector.name, engine.detector.note)
         if session is not None:
             health.part("session log", "is written", session.problem or "")
+        for link in self._links:
+            health.part(link.name, "is connected", link.problem or "")
         return health.checks(time.monotonic())
 
     def _measure(self) -> KpiSnapshot:
@@ -184,6 +188,8 @@ class LiveRun:
         due = news or now - self._measured >= KPI_INTERVAL_S
         if due:
             self._snapshot, self._measured = self._measure(), now
+            for link in self._links:
+                link.measured(self._snapshot)
             if self._page is not None:
                 self._page.watch()
         if self._feed is not None and (due or result is not None):
@@ -222,6 +228,8 @@ class LiveRun:
             self._health.result(time.monotonic())
             if self._session is not None:
                 self._session.write(result)
+            for link in self._links:
+                link.write(result)
             self._kpi.add(result, self._engine.pipeline.flips)
             if self._kpi.frames == 1:
                 age = time.time() - psutil.Process().create_time()
@@ -291,8 +299,11 @@ def run_live(profile: Profile) -> int:
             log.info("session log: %s", written.file)
         if not camera.live:
             capture.start()
+        links = open_links(profile)
+        for link in links:
+            stack.callback(link.close)
         run = LiveRun(
-            engine, capture, camera.name, session, feed, page,
+            engine, capture, camera.name, session, feed, page, links=links,
             fps=profile.camera.fps, notifier=notifier,
         )  # fmt: skip
         stack.callback(notifier.stopping)  # said first when it ends
