@@ -14,12 +14,12 @@ from contract.errors import UserError
 from contract.manifest import Manifest
 from contract.metrics import accuracy, compute, softmax
 from contract.provenance import commit_of_this_project
-from quantize import confidences, portability
+from quantize import confidences
 from quantize.calibration import Part, check_rows, divide, read_part
 from quantize.candidates import Target
 from quantize.card import int8_section
 from quantize.confidences import Confidences
-from quantize.gate import Answers, Bounds, judge
+from quantize.gate import PORTABILITY, Answers, Bounds, judge
 from quantize.openvino_int8 import require_nncf
 from quantize.plots import draw, require_matplotlib
 from quantize.report import (
@@ -155,7 +155,7 @@ def _require_passed(judged: Sequence[Judged]) -> None:
 
 def _require_portable(checked: Sequence[Portability], waive: frozenset[str]) -> None:
     for each in checked:
-        if each.status == "fail" and "portability" not in waive:
+        if each.status == "fail" and PORTABILITY not in waive:
             moved = "" if each.dp_max is None else f"|Δp| up to {each.dp_max:.3f}"
             raise UserError(
                 f"{each.artifact} answers otherwise on {each.machine} "
@@ -274,10 +274,7 @@ def _quantize(setting: Setting, manifest: Manifest, out: Path, options: Options)
     reported = _reported(draft, session, options)
     session.close()
     draft, errors = _measured(draft, options.threads)
-    # What TensorRT runs, no CPU shows.
-    checked = portability.check(draft, options.threads) if options.target == "cpu" else ()
-    for line in checked:
-        print(f"{line.artifact} on {line.machine}: {line.status} {line.detail}".rstrip())
+    checked = tuple(each.best.portability for each in found if each.best.portability)
     _require_portable(checked, options.waive)
     report = Report(
         source={"name": setting.source.info.name, "sha256": setting.source.sha256},

@@ -3,7 +3,7 @@
 import shutil
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass, replace
-from functools import cached_property
+from functools import cached_property, cmp_to_key
 from pathlib import Path
 
 import numpy as np
@@ -13,15 +13,17 @@ from tqdm import tqdm
 
 from contract.bundle import Artifact, Bundle, artifact_of
 from contract.errors import UserError
+from quantize import portability
 from quantize.calibration import Part
 from quantize.candidates import LAST_RESORT, Candidate, Target, candidates
 from quantize.confidences import temperature_of
-from quantize.gate import Answers, Bounds, Gate, judge
+from quantize.gate import PORTABILITY, Answers, Bounds, Gate, judge
 from quantize.graph import float_model, nodes_by_part
 from quantize.intervals import Rounds, rounds_of
 from quantize.onnx_int8 import quantize_onnx
 from quantize.openvino_int8 import quantize_openvino
 from quantize.report import Candidate as Tried
+from quantize.report import Portability
 from quantize.rounding import Moments, moments_of
 from runtime.errors import SessionError
 from runtime.session import Backend, Session, open_session
@@ -74,14 +76,22 @@ class Setting:
 
 @dataclass(frozen=True)
 class Found:
-    """An INT8 artifact with its gate, its logits on both parts and its timing."""
+    """An INT8 artifact in `folder`, with its gate, its logits on both parts and its timing."""
 
-    backend: Backend
+    candidate: Candidate
+    folder: Path
     artifact: Artifact
     gate: Gate
     rounds: Rounds | None
     ranges_logits: NDArray[np.float32]
     gate_logits: NDArray[np.float32]
+    portability: Portability | None = None
+    """Whether it answers the same on another CPU; None where that was not looked at."""
+
+    @property
+    def differs(self) -> bool:
+        """Whether it is known to answer otherwise on another CPU."""
+        return self.portability is not None and self.portability.status == "fail"
 
 
 @dataclass(frozen=True)
@@ -135,10 +145,11 @@ def _measure(
         setting.gate.labels, answers, Answers(gate_logits, temperature), size, rounds,
         setting.bounds, setting.waive,
     )  # fmt: skip
-    return Found(candidate.backend, artifact, gate, rounds, ranges_logits, gate_logits)
+    return Found(candidate, folder, artifact, gate, rounds, ranges_logits, gate_logits)
 
 
-def _broken(gate: Gate) -> list[str]:
+def broken(gate: Gate) -> list[str]:
+    """The bounds that a gate says are not held, and that are not waived."""
     return [verdict.name for verdict in gate.verdicts if verdict.status == "fail"]
 
 
@@ -148,7 +159,7 @@ def better(one: Found, other: Found) -> bool:
     What passes comes first; then the faster one; of equally fast ones that which agrees more with
     the float model, and of those the smaller. Of two that fail, the one with fewer broken bounds.
     """
-    failed = [len(_broken(each.gate)) for each in (one, other)]
+    failed = [len(broken(each.gate)) for each in (one, other)]
     if failed[0] != failed[1]:
         return failed[0] < failed[1]
     if one.gate.speed is not None and other.gate.speed is not None:
@@ -160,13 +171,13 @@ def better(one: Found, other: Found) -> bool:
     return one.gate.size_mb < other.gate.size_mb
 
 
-def _record(candidate: Candidate, found: Found, kept: bool) -> Tried:
-    gate = found.gate
+def _record(found: Found, kept: bool) -> Tried:
+    gate, candidate = found.gate, found.candidate
+    bounds = [*broken(gate), *([PORTABILITY] if found.differs else [])]
     if kept:
-        reason = "best of those that pass" if gate.passed else "nearest to passing"
+        reason = "nearest to passing" if bounds else "best of those that pass"
     else:
-        broken = _broken(gate)
-        reason = f"fails: {', '.join(broken)}" if broken else "passes; another is better"
+        reason = f"fails: {', '.join(bounds)}" if bounds else "passes; another is better"
     return Tried(
         backend=candidate.backend, name=candidate.name, settings=candidate.settings,
         kept=kept and gate.passed, reason=reason, accuracy=gate.int8.accuracy,
@@ -175,8 +186,15 @@ def _record(candidate: Candidate, found: Found, kept: bool) -> Tried:
     )  # fmt: skip
 
 
-def _unmeasured(candidate: Candidate, error: Exception) -> Tried:
-    return Tried(candidate.backend, candidate.name, candidate.settings, False, f"failed: {error}")
+def _told(found: Found) -> str:
+    gate, bounds = found.gate, broken(found.gate)
+    verdict = f"fails {', '.join(bounds)}" if bounds else "passes"
+    speed = "" if gate.speed is None else f", {gate.speed.median:.2f}× as fast as float"
+    return (
+        f"{found.candidate.backend} {found.candidate.name}: {verdict}; agreement "
+        f"{gate.agreement:.2f} %, accuracy {gate.int8.accuracy:.4f} "
+        f"(float {gate.original.accuracy:.4f}){speed}"
+    )
 
 
 def _different(declared: Sequence[Candidate], setting: Setting) -> list[Candidate]:
@@ -189,6 +207,45 @@ def _different(declared: Sequence[Candidate], setting: Setting) -> list[Candidat
     return list(found.values())
 
 
+def _elsewhere(found: Found, setting: Setting, say: Callable[[str], None]) -> Found:
+    """`found` with what is known of it on other CPUs."""
+    info = setting.draft.info.model_copy(
+        update={
+            "artifacts": [found.artifact],
+            "temperature": setting.temperature(found.ranges_logits),
+        }
+    )
+    (checked,) = portability.check(Bundle(found.folder, info, ""), setting.threads)
+    told = f"{found.candidate.backend} {found.candidate.name} on {checked.machine}"
+    say(f"{told}: {checked.status} {checked.detail}".rstrip())
+    return replace(found, portability=checked)
+
+
+def _order(one: Found, other: Found) -> int:
+    return -1 if better(one, other) else 1
+
+
+def choose(
+    measured: Sequence[Found], setting: Setting, say: Callable[[str], None] = print
+) -> tuple[Found, list[Found]]:
+    """The one of `measured` to keep, and all of them, best first, with what was found out.
+
+    The best that passes is asked for its answers on another CPU, and the next where they differ;
+    an emulator is too slow to ask all. What TensorRT runs, no CPU shows. Where none will do, the
+    one kept says what is wrong.
+    """
+    ranked = sorted(measured, key=cmp_to_key(_order))
+    if setting.target != "cpu":
+        return ranked[0], ranked
+    for i, found in enumerate(ranked):
+        if broken(found.gate):
+            break
+        ranked[i] = _elsewhere(found, setting, say)
+        if not ranked[i].differs or PORTABILITY in setting.waive:
+            return ranked[i], ranked
+    return ranked[0], ranked
+
+
 def search(backend: Backend, setting: Setting, say: Callable[[str], None] = print) -> Searched:
     """Try the candidates of a runtime; the files of the one kept are left in `draft.folder`.
 
@@ -197,62 +254,52 @@ def search(backend: Backend, setting: Setting, say: Callable[[str], None] = prin
     """
     folder = setting.draft.folder
     original = open_session(setting.source, setting.graph, backend, setting.threads)
-    tried: list[tuple[Candidate, Found | Exception]] = []
-    best: Found | None = None
+    measured: list[Found] = []
+    failed: list[Tried] = []
     try:
         float_ranges = logits_of(original, setting.ranges.faces, f"float on {backend}: ranges")
         float_logits = logits_of(original, setting.gate.faces, f"float on {backend}: gate")
         answers = Answers(float_logits, setting.temperature(float_ranges))
 
         def attempt(candidate: Candidate) -> None:
-            nonlocal best
-            work = folder / f"candidate-{candidate.name}"
+            work = folder / f"candidate-{backend}-{candidate.name}"
             work.mkdir()
             try:
                 found = _measure(candidate, setting, original, answers, work)
             except (SessionError, RuntimeError) as error:
                 # One candidate that a library cannot quantize does not end the search.
-                tried.append((candidate, error))
+                reason = f"failed: {error}"
+                failed.append(
+                    Tried(backend, candidate.name, candidate.settings, kept=False, reason=reason)
+                )
                 say(f"{backend} {candidate.name}: failed: {str(error).splitlines()[0]}")
             else:
-                tried.append((candidate, found))
-                speed = found.gate.speed
-                told = "" if speed is None else f", {speed.median:.2f}× as fast as float"
-                broken = _broken(found.gate)
-                verdict = f"fails {', '.join(broken)}" if broken else "passes"
-                say(
-                    f"{backend} {candidate.name}: {verdict}; agreement "
-                    f"{found.gate.agreement:.2f} %, accuracy {found.gate.int8.accuracy:.4f} "
-                    f"(float {found.gate.original.accuracy:.4f}){told}"
-                )
-                if best is None or better(found, best):
-                    best = found
-                    for name in found.artifact.sha256:
-                        shutil.copyfile(work / name, folder / name)
-            shutil.rmtree(work)
+                measured.append(found)
+                say(_told(found))
 
         for candidate in _different(candidates(backend, setting.target, setting.quick), setting):
             attempt(candidate)
-        decisive = best is not None and all(
-            best.gate.verdict(name).status != "fail" for name in ("accuracy", "agreement")
+        decisive = any(
+            all(found.gate.verdict(name).status != "fail" for name in ("accuracy", "agreement"))
+            for found in measured
         )
         if backend == "openvino" and not decisive and not setting.quick:
             attempt(LAST_RESORT)
     finally:
         original.close()
-    if best is None:
-        reasons = "; ".join(f"{c.name}: {error}" for c, error in tried)
+    if not measured:
+        reasons = "; ".join(f"{each.name}: {each.reason}" for each in failed)
         raise UserError(
             f"{setting.source.folder}: nothing could be quantized for {backend}: {reasons}; "
             "export the float bundle again"
         )
-    records = tuple(
-        _unmeasured(candidate, found)
-        if isinstance(found, Exception)
-        else _record(candidate, found, found is best)
-        for candidate, found in tried
-    )
-    return Searched(backend, best, records, answers)
+    best, ranked = choose(measured, setting, say)
+    for name in best.artifact.sha256:
+        shutil.copyfile(best.folder / name, folder / name)
+    for found in measured:
+        shutil.rmtree(found.folder)
+    tried = (*(_record(found, found is best) for found in ranked), *failed)
+    return Searched(backend, best, tried, answers)
 
 
 def backends_of(target: Target) -> tuple[Backend, ...]:
