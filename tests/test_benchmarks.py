@@ -29,6 +29,10 @@ FIGURES = {
         "cycles", "kills", "stops", "device_back_s", "sigkill_s", "sigstop_s", "hand_over_ms",
         "footprint", "left_behind", "drops", "events",
     },
+    "python benchmarks/scenes.py": {
+        "n", "missed", "given", "found", "difference_points", "difference_interval", "bundle",
+    },
+    "python benchmarks/robustness.py": {"n", "unspoilt", "ways", "bundle", "manifest_sha256"},
     "fer-edge bench": {
         "frames", "e2e_ms", "stages_ms", "fps", "cpu_s_per_1000_frames", "peak_rss_mb",
         "first_result_s", "face_rate", "detections_run", "bundle",

@@ -1,0 +1,123 @@
+"""Faces found in whole frames beside the same faces given directly.
+
+    PYTHONPATH=. python benchmarks/scenes.py --manifest data/muxspace/val.csv --json FILE
+
+Each face of the manifest is drawn at 80 to 200 px into a made-up room of 640×480, faded at its
+border, and evaluated both ways: `given`, the image as it is, and `found`, the frame through the
+detector. A missed face counts as wrong. Where and how large each face is follows from the seed. The
+interval of the difference is a paired bootstrap over faces.
+"""
+
+import argparse
+import sys
+import tempfile
+from collections.abc import Sequence
+from dataclasses import replace
+from pathlib import Path
+from typing import Any
+
+import cv2
+import numpy as np
+from numpy.typing import NDArray
+
+from contract.command import Parser, run_command
+from contract.errors import UserError
+from contract.faces import read_image
+from contract.files import write_json_atomic
+from contract.manifest import Manifest, read_manifest, write_manifest
+from edge.bundles import bundle_to_run
+from edge.cli import result_file
+from edge.detect import make_detector
+from edge.offline.evaluate import predict, report
+from edge.offline.record import run_record
+from edge.offline.sessions_scene import MARGIN, Pose, face_patch, paste, room
+from runtime.choose import choose
+
+WIDTH, HEIGHT = 640, 480
+LEAST_PX, MOST_PX = 80, 200
+RESAMPLES = 2000
+SPREAD = (2.5, 97.5)
+
+
+def build(manifest: Manifest, folder: Path, seed: int) -> Manifest:
+    """A frame per row of `manifest`, written into `folder` with a manifest of their own."""
+    rng = np.random.default_rng(seed)
+    rows = []
+    for number, row in enumerate(manifest.rows):
+        image = read_image(manifest.path(row))
+        if image is None:
+            raise UserError(
+                f"{manifest.place(row)} cannot be decoded; restore it or remove the row"
+            )
+        side = float(rng.uniform(LEAST_PX, MOST_PX))
+        reach = side * (0.5 + MARGIN)
+        x, y = rng.uniform(reach, WIDTH - reach), rng.uniform(reach, HEIGHT - reach)
+        frame = room(rng, WIDTH, HEIGHT)
+        paste(frame, face_patch(image), Pose(float(x), float(y), side))
+        name = f"{number:05}.png"
+        cv2.imwrite(str(folder / name), frame)
+        rows.append(replace(row, path=name, sha256=None))
+    write_manifest(folder / "scenes.csv", rows)
+    return read_manifest(folder / "scenes.csv")
+
+
+def _interval(differences: NDArray[np.float64], seed: int) -> list[float]:
+    rng = np.random.default_rng(seed)
+    picks = rng.integers(0, len(differences), (RESAMPLES, len(differences)))
+    return [float(v) for v in np.percentile(differences[picks].mean(axis=1), SPREAD)]
+
+
+def measure(manifest: Manifest, model: Path | None, seed: int, threads: int) -> dict[str, Any]:
+    """All figures of both ways, and the difference of their accuracies in points."""
+    bundle = bundle_to_run(model)
+    session = choose(bundle, threads=threads).session
+    detector = make_detector("auto")
+    try:
+        given = predict(manifest, bundle, session, None)
+        with tempfile.TemporaryDirectory(prefix="fer-scenes.") as folder:
+            found = predict(build(manifest, Path(folder), seed), bundle, session, detector)
+    finally:
+        session.close()
+    right = [(each.predicted == each.labels).astype(np.float64) for each in (given, found)]
+    difference = 100 * (right[1] - right[0])
+    return {
+        "n": len(manifest.rows),
+        "missed": int((found.predicted < 0).sum()),
+        "given": report(given, bundle.info.temperature, "single label"),
+        "found": report(found, bundle.info.temperature, "single label"),
+        "difference_points": float(difference.mean()),
+        "difference_interval": _interval(difference, seed),
+        "frame": [WIDTH, HEIGHT],
+        "face_px": [LEAST_PX, MOST_PX],
+        "seed": seed,
+        "bundle": {"name": bundle.info.name, "sha256": bundle.sha256},
+        "detector": detector.name,
+    }
+
+
+def main(arguments: Sequence[str]) -> int:
+    """Run the command; raises `UserError`."""
+    parser: argparse.ArgumentParser = Parser(
+        prog="benchmarks/scenes.py", description=(__doc__ or "").splitlines()[0]
+    )
+    add = parser.add_argument
+    add("--manifest", type=Path, required=True, metavar="CSV", help="labelled faces")
+    add("--model", type=Path, metavar="BUNDLE", help="bundle (default: what the box would run)")
+    add("--seed", type=int, default=1337, help="where and how large the faces are")
+    add("--json", type=result_file, required=True, metavar="FILE", help="where the figures go")
+    given = parser.parse_args(arguments)
+    manifest = read_manifest(given.manifest)
+    result = measure(manifest, given.model, given.seed, threads=1)
+    result["run"] = run_record("python benchmarks/scenes.py", arguments, 1)
+    write_json_atomic(given.json, result)
+    low, high = result["difference_interval"]
+    print(
+        f"n {result['n']}  given {result['given']['accuracy']:.4f}  found "
+        f"{result['found']['accuracy']:.4f}  difference {result['difference_points']:+.2f} points "
+        f"[{low:+.2f}, {high:+.2f}]  missed {result['missed']}  ({result['detector']})"
+    )
+    return 0
+
+
+if __name__ == "__main__":
+    sys.exit(run_command("benchmarks/scenes.py", lambda: main(sys.argv[1:])))
