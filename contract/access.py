@@ -1,40 +1,65 @@
 """Who may reach a box's page: one rule for what binds its socket and what serves on it.
 
-Only this machine may, unless a token is configured in the environment.
+Only this machine may, unless a token or a password is configured.
 """
 
 import ipaddress
 import os
+import re
 import socket
 from collections.abc import Mapping
-from pathlib import Path
+from dataclasses import dataclass
 
 from contract.errors import UserError
+from contract.secret_settings import configured_secret
 
 TOKEN_VARIABLE = "FER_DASHBOARD_TOKEN"
-TOKEN_FILE_VARIABLE = "FER_DASHBOARD_TOKEN_FILE"
+HASH_VARIABLE = "FER_DASHBOARD_PASSWORD_HASH"
+LOGIN_S = 12 * 3600.0
+"""How long a login lasts by default, seconds."""
+_SCRYPT_HASH = re.compile(r"scrypt:\d+:\d+:\d+\$[A-Za-z0-9]+\$[0-9a-f]+")
+_HOST_NAME = re.compile(r"[a-z0-9]([a-z0-9-]*[a-z0-9])?(\.[a-z0-9]([a-z0-9-]*[a-z0-9])?)*")
 
 
-def configured_token(environment: Mapping[str, str] = os.environ) -> str | None:
-    """The token from the environment or from the file it names; None when neither is set.
+@dataclass(frozen=True, slots=True)
+class Login:
+    """What a viewer must know: a token (for programs and people), a password (for people).
 
-    Raises `UserError` for an empty token, an unreadable file, or both set.
+    The password is known by its hash only, as `fer-dashboard hash-password` prints it.
     """
-    value, file = environment.get(TOKEN_VARIABLE), environment.get(TOKEN_FILE_VARIABLE)
-    if value is not None and file is not None:
-        raise UserError(f"{TOKEN_VARIABLE} and {TOKEN_FILE_VARIABLE} are both set; unset one")
-    place = TOKEN_VARIABLE
-    if file is not None:
-        place = f"{TOKEN_FILE_VARIABLE}={file}"
-        try:
-            value = Path(file).read_text(encoding="utf-8")
-        except (OSError, UnicodeDecodeError) as error:
-            raise UserError(f"{place}: not readable ({error})") from None
-    if value is None:
-        return None
-    if not value.strip():
-        raise UserError(f"{place}: the token is empty; put a long random one there, or unset it")
-    return value.strip()
+
+    token: str | None = None
+    password_hash: str | None = None
+
+    @property
+    def needed(self) -> bool:
+        """Must a viewer know anything?"""
+        return self.token is not None or self.password_hash is not None
+
+
+def configured_login(environment: Mapping[str, str] = os.environ) -> Login:
+    """The login as it is configured in the environment, files or systemd credentials.
+
+    Raises `UserError` for a secret that is empty, unreadable, set twice, or no hash.
+    """
+    password_hash = configured_secret(HASH_VARIABLE, environment)
+    if password_hash is not None and not _SCRYPT_HASH.fullmatch(password_hash):
+        raise UserError(
+            f"{HASH_VARIABLE}: not a password's hash; put there what `fer-dashboard hash-password` "
+            "prints, in single quotes where a shell reads it"
+        )
+    return Login(configured_secret(TOKEN_VARIABLE, environment), password_hash)
+
+
+def host_name(text: str) -> str:
+    """A name that a page may be asked for under, in lower case.
+
+    Raises `ValueError` for what is no host name, as one with a port or a scheme.
+    """
+    name = text.lower()
+    if not _HOST_NAME.fullmatch(name):
+        raise ValueError(f"'{text}' is not a host name such as box.example.lan (no port, no https)")
+    return name
 
 
 def bind(host: str, port: int, instead: str = "") -> socket.socket:
@@ -68,16 +93,22 @@ def is_loopback(bound: socket.socket) -> bool:
     return ipaddress.ip_address(bound.getsockname()[0]).is_loopback
 
 
-def url_of(bound: socket.socket) -> str:
+def url_of(bound: socket.socket, scheme: str = "http") -> str:
     """What to type into a browser."""
     host, port = bound.getsockname()[:2]
-    return f"http://[{host}]:{port}/" if ":" in host else f"http://{host}:{port}/"
+    return f"{scheme}://[{host}]:{port}/" if ":" in host else f"{scheme}://{host}:{port}/"
 
 
-def require_token(bound: socket.socket, token: str | None) -> None:
-    """Raises `UserError` for a socket others can reach while no token is configured."""
-    if token is None and not is_loopback(bound):
-        raise UserError(
-            f"refusing to show the camera on {url_of(bound)} to everyone: set {TOKEN_VARIABLE} or "
-            f"{TOKEN_FILE_VARIABLE}, or listen on 127.0.0.1"
-        )
+def require_login(bound: socket.socket, login: Login, trusted_proxy: str | None = None) -> None:
+    """Raises `UserError` for a page that others can reach while no login is configured.
+
+    They can where the socket is not on a loopback address, and through a `trusted_proxy`.
+    """
+    if login.needed or (is_loopback(bound) and trusted_proxy is None):
+        return
+    through = f" through the proxy {trusted_proxy}" if trusted_proxy else ""
+    raise UserError(
+        f"refusing to show the camera on {url_of(bound)}{through} to everyone: set "
+        f"{TOKEN_VARIABLE}, {TOKEN_VARIABLE}_FILE or {HASH_VARIABLE}, or listen on 127.0.0.1"
+        f"{' without trusted_proxy' if trusted_proxy else ''}"
+    )

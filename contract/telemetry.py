@@ -11,18 +11,26 @@ Live feed. `live` is an XPUB socket; each message is one part, one topic byte an
 
 A reader subscribes one conflating SUB socket to one topic, so it always has the newest message and
 a slow reader loses old ones. `control` is a REP socket that answers JSON requests:
-`{"get": "settings"}` → `{"schema": …, "values": …}`, and `{"set": {"key": value}}` → the same, or
-`{"error": "one line"}` for a value the schema refuses.
+`{"get": "settings"}` → `{"schema": …, "values": …, "restart": […]}`, the last of which names keys
+that the profile's file has changed and that need a restart; `{"set": {"key": value}}` and, to read
+that file again, `{"reload": true}` → the same, or `{"error": "one line"}`. `{"get": "model"}` →
+the bundle in use, its figures and its card; `{"correct": {"track": n, "expression": e,
+"age_s": s}}` → `{"corrected": …}`, or an error: what track n showed s seconds ago should have
+been e.
 """
 
 import json
-from dataclasses import asdict, dataclass, field
+from dataclasses import dataclass, field, fields
 from pathlib import Path
 from typing import Any
 
 SCHEMA_VERSION = 1
 TELEMETRY = b"T"
 PREVIEW = b"P"
+LATENCY_BOUNDS_MS = (2.0, 4.0, 6.0, 8.0, 10.0, 15.0, 20.0, 30.0, 50.0, 100.0, 250.0, 1000.0)
+"""Upper bounds of the buckets of a latency `Histogram`; one bucket more has no bound."""
+SURE = 0.95
+"""A face whose confidence is above this counts as `Totals.sure`."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -83,6 +91,41 @@ class Check:
 
 
 @dataclass(frozen=True, slots=True)
+class Histogram:
+    """How many values fell into each bucket of `LATENCY_BOUNDS_MS`, and their sum in milliseconds.
+
+    A value belongs to the first bucket whose bound it does not exceed; buckets are counted apart,
+    not cumulatively.
+    """
+
+    counts: tuple[int, ...] = (0,) * (len(LATENCY_BOUNDS_MS) + 1)
+    sum_ms: float = 0.0
+
+
+@dataclass(frozen=True, slots=True)
+class Totals:
+    """What was counted since the start of the program; none of it ever falls.
+
+    `e2e` and `stages` are latencies of frames. `face_frames` are frames with a face, `flip_frames`
+    those in which a shown label changed, `flips` the changes, `face_s` the seconds that faces were
+    in view, summed over the faces. Of faces in single frames: `labels` counts what was shown,
+    `judged` those good enough to judge, `sure` the judged ones with a confidence above `SURE`, and
+    `poor` the others by reason.
+    """
+
+    e2e: Histogram = field(default_factory=Histogram)
+    stages: dict[str, Histogram] = field(default_factory=dict)
+    face_frames: int = 0
+    flip_frames: int = 0
+    flips: int = 0
+    face_s: float = 0.0
+    labels: dict[str, int] = field(default_factory=dict)
+    judged: int = 0
+    sure: int = 0
+    poor: dict[str, int] = field(default_factory=dict)
+
+
+@dataclass(frozen=True, slots=True)
 class KpiSnapshot:
     """The state of the whole box, about once a second.
 
@@ -91,7 +134,8 @@ class KpiSnapshot:
     percent of one core. `camera` is a state (`waiting`, `live`, `lost`, `stalled`, `frozen`,
     `dark`, `slow`, `ended`), `camera_events` counts what happened to it since start (reopened,
     restarted, abandoned, resized), and `notes` are one-line reasons for anything that is not as it
-    should be.
+    should be. `notice` is what people before the camera must be told. `temperature_c` is that of
+    the processor, None where the machine does not tell.
     """
 
     uptime_s: float
@@ -113,6 +157,9 @@ class KpiSnapshot:
     notes: tuple[str, ...] = field(default=())
     checks: tuple[Check, ...] = field(default=())
     camera_events: dict[str, int] = field(default_factory=dict)
+    notice: str = ""
+    temperature_c: float | None = None
+    totals: Totals = field(default_factory=Totals)
 
     @property
     def unready(self) -> str | None:
@@ -128,15 +175,32 @@ class LiveUpdate:
     kpi: KpiSnapshot
 
 
+def _members(value: Any) -> dict[str, Any]:
+    """A dataclass's own fields; the encoder asks again for those inside, so nothing is copied."""
+    return {member.name: getattr(value, member.name) for member in fields(value)}
+
+
 def to_json(update: LiveUpdate) -> bytes:
     """The versioned JSON form of an update, UTF-8."""
-    body = {"schema": SCHEMA_VERSION, **asdict(update)}
-    return json.dumps(body, separators=(",", ":"), allow_nan=False).encode()
+    body = {"schema": SCHEMA_VERSION, **_members(update)}
+    return json.dumps(body, separators=(",", ":"), allow_nan=False, default=_members).encode()
 
 
 def _face(value: dict[str, Any]) -> FaceResult:
     tuples: dict[str, Any] = {k: tuple(value[k]) for k in ("box", "probabilities", "smoothed")}
     return FaceResult(**{**value, **tuples})
+
+
+def _histogram(value: dict[str, Any]) -> Histogram:
+    return Histogram(**{**value, "counts": tuple(value["counts"])})
+
+
+def _totals(value: dict[str, Any]) -> Totals:
+    histograms: dict[str, Any] = {
+        "e2e": _histogram(value["e2e"]),
+        "stages": {name: _histogram(stage) for name, stage in value["stages"].items()},
+    }
+    return Totals(**{**value, **histograms})
 
 
 def from_json(text: bytes) -> LiveUpdate:
@@ -148,12 +212,13 @@ def from_json(text: bytes) -> LiveUpdate:
         frame, kpi = body["frame"], body["kpi"]
         if frame is not None:
             frame = FrameResult(**{**frame, "faces": tuple(_face(f) for f in frame["faces"])})
-        tuples = {
+        parts = {
             "notes": tuple(kpi["notes"]),
             "checks": tuple(Check(**check) for check in kpi["checks"]),
+            "totals": _totals(kpi["totals"]),
         }
-        return LiveUpdate(frame, KpiSnapshot(**{**kpi, **tuples}))
-    except (KeyError, TypeError) as error:
+        return LiveUpdate(frame, KpiSnapshot(**{**kpi, **parts}))
+    except (KeyError, TypeError, AttributeError) as error:
         raise ValueError(f"telemetry has a wrong shape: {error}") from None
 
 

@@ -33,5 +33,7 @@ def explain(error: ValidationError, model: type[BaseModel], place: Path | str) -
         known = _known_keys(model, first["loc"])
         hint = nearest(str(first["loc"][-1]), known)
         return UserError(f"{place}: unknown key '{key}'{hint}{more}")
+    if first["type"] == "value_error":  # of a check of ours, which says it all
+        return UserError(f"{place}: {key}: {first['ctx']['error']}{more}")
     given = "" if first["type"] == "missing" else f", got {first['input']!r}"[:120]
     return UserError(f"{place}: {key}: {first['msg'].lower()}{given}{more}")

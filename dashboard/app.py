@@ -2,6 +2,8 @@
 
 import secrets
 from collections.abc import Callable, Iterator
+from datetime import timedelta
+from pathlib import Path
 from typing import Any
 
 from flask import (
@@ -10,23 +12,36 @@ from flask import (
     Response,
     current_app,
     jsonify,
-    redirect,
     render_template,
     request,
-    session,
-    url_for,
 )
 from flask.typing import ResponseReturnValue
 from werkzeug.exceptions import HTTPException
 
 from contract.expressions import EXPRESSIONS
-from dashboard.auth import Guard
-from dashboard.control import ControlError, ask
+from dashboard.auth import OPEN_ENDPOINTS, Access, Guard
+from dashboard.bodies import json_object
+from dashboard.control import Box, BusyError, ControlError, ask
 from dashboard.feed import STALE_AFTER_S, Feed
-from dashboard.history import SPAN_S
+from dashboard.history import HOUR_MINUTES, SPAN_S
+from dashboard.login import login_routes
+from dashboard.metrics import metrics_page
+from dashboard.openapi import (
+    CHECK,
+    NUMBER,
+    NUMBER_OR_NULL,
+    TEXT_OR_NULL,
+    UPDATE,
+    JsonSchema,
+    describe,
+    documented,
+    objects,
+)
+from dashboard.records import records_blueprint
 from dashboard.streams import MJPEG_TYPE, RETRY_AFTER_S, Gone, StreamSlots, events, mjpeg
 
 MAX_REQUEST_BYTES = 64 * 1024
+BUSY_RETRY_AFTER_S = 1
 SECURITY_HEADERS = {
     "Content-Security-Policy": (
         "default-src 'self'; object-src 'none'; base-uri 'none'; form-action 'self'; "
@@ -39,14 +54,18 @@ SECURITY_HEADERS = {
     "Cross-Origin-Resource-Policy": "same-origin",
 }
 
+BOOLEAN: JsonSchema = {"type": "boolean"}
+OBJECT: JsonSchema = {"type": "object"}
+OBJECTS: JsonSchema = {"type": "array", "items": OBJECT}
+SETTINGS = objects(schema=OBJECT, values=OBJECT)
+
 pages = Blueprint("dashboard", __name__)
 
 
-def create_app(feed: Feed, *, token: str | None, loopback: bool) -> Flask:
-    """The app over a started `feed`.
+def create_app(feed: Feed, access: Access, *, session_dir: Path | None = None) -> Flask:
+    """The app over a started `feed`, for those whom `access` lets in.
 
-    `token` is what viewers must know (None: nobody must); `loopback` says that it is served on a
-    loopback address only, which no token is safe for only together with the check of Host.
+    `session_dir` is the folder of session logs (None: there are none).
     """
     app = Flask(__name__)
     app.config.update(
@@ -54,16 +73,22 @@ def create_app(feed: Feed, *, token: str | None, loopback: bool) -> Flask:
         SESSION_COOKIE_NAME="fer-dashboard",
         SESSION_COOKIE_SAMESITE="Strict",
         SESSION_COOKIE_HTTPONLY=True,
+        PERMANENT_SESSION_LIFETIME=timedelta(seconds=access.login_s),
+        SESSION_REFRESH_EACH_REQUEST=False,
         MAX_CONTENT_LENGTH=MAX_REQUEST_BYTES,
         MAX_FORM_MEMORY_SIZE=MAX_REQUEST_BYTES,
     )
     app.json.sort_keys = False  # type: ignore[attr-defined]
-    guard = Guard(token, loopback)
-    app.extensions["fer"] = (feed, guard, StreamSlots())
+    guard = Guard(access)
+    box = Box(lambda message: ask(feed.address, message))
+    app.extensions["fer"] = (feed, guard, StreamSlots(), box)
     guard.install(app)
     app.after_request(_add_headers)
     app.register_error_handler(HTTPException, _explain)
     app.register_blueprint(pages)
+    app.register_blueprint(login_routes(guard))
+    app.register_blueprint(metrics_page(feed))
+    app.register_blueprint(records_blueprint(session_dir, _ask))
     return app
 
 
@@ -80,6 +105,11 @@ def _guard() -> Guard:
 def _slots() -> StreamSlots:
     slots: StreamSlots = current_app.extensions["fer"][2]
     return slots
+
+
+def _box() -> Box:
+    box: Box = current_app.extensions["fer"][3]
+    return box
 
 
 def _add_headers(response: Response) -> Response:
@@ -101,21 +131,10 @@ def _explain(error: HTTPException) -> ResponseReturnValue:
 
 
 @pages.get("/")
+@documented(content="text/html", statuses=(200, 302))
 def index() -> ResponseReturnValue:
-    """The page."""
+    """The page; leads to the form for who is not logged in."""
     return render_template("index.html", expressions=" ".join(EXPRESSIONS))
-
-
-@pages.route("/login", methods=["GET", "POST"])
-def login() -> ResponseReturnValue:
-    """The login form, and what it posts: the form field `token`."""
-    if not _guard().needs_token:
-        return redirect(url_for("dashboard.index"))
-    if request.method == "POST":
-        _guard().try_token(request.form.get("token", ""))
-        session["logged_in"] = True
-        return "", 204
-    return render_template("login.html")
 
 
 def _silent() -> str | None:
@@ -134,7 +153,17 @@ def _unready() -> str | None:
     return silent if silent or reading is None else reading.update.kpi.unready
 
 
+@pages.get("/openapi.json")
+@documented(answer=OBJECT)
+def openapi() -> ResponseReturnValue:
+    """This description: OpenAPI 3.1."""
+    return jsonify(describe(current_app, OPEN_ENDPOINTS))
+
+
 @pages.get("/healthz")
+@documented(
+    answer=objects(alive=BOOLEAN, age_s=NUMBER_OR_NULL, reason=TEXT_OR_NULL), statuses=(200, 503)
+)
 def healthz() -> ResponseReturnValue:
     """Does the box's loop beat? 503 with the reason when it is silent."""
     reason = _silent()
@@ -143,6 +172,15 @@ def healthz() -> ResponseReturnValue:
 
 
 @pages.get("/readyz")
+@documented(
+    answer=objects(
+        ready=BOOLEAN,
+        age_s=NUMBER_OR_NULL,
+        reason=TEXT_OR_NULL,
+        checks={"type": "array", "items": CHECK},
+    ),
+    statuses=(200, 503),
+)
 def readyz() -> ResponseReturnValue:
     """Does the box do its work? Every check with its reason; 503 when a critical one fails."""
     reason, reading = _unready(), _feed().telemetry.get()
@@ -152,6 +190,15 @@ def readyz() -> ResponseReturnValue:
 
 
 @pages.get("/api/state")
+@documented(
+    answer=objects(
+        age_s=NUMBER_OR_NULL,
+        unready=TEXT_OR_NULL,
+        streams=objects(active=NUMBER, limit=NUMBER),
+        unreadable_telemetry=NUMBER,
+        update={"oneOf": [UPDATE, {"type": "null"}]},
+    )
+)
 def state() -> ResponseReturnValue:
     """The newest telemetry, how old it is, and how this process is doing."""
     reading = _feed().telemetry.get()
@@ -165,22 +212,32 @@ def state() -> ResponseReturnValue:
 
 
 @pages.get("/api/history")
+@documented(answer=objects(span_s=NUMBER, points=OBJECTS))
 def history() -> ResponseReturnValue:
     """KPIs of the last five minutes, a point a second, oldest first."""
     return jsonify(span_s=SPAN_S, points=_feed().history.points(_feed().clock()))
 
 
+@pages.get("/api/hour")
+@documented(answer=objects(span_min=NUMBER, minutes=OBJECTS))
+def hour() -> ResponseReturnValue:
+    """For how long each label was shown, minute by minute over the last hour, oldest first."""
+    return jsonify(span_min=HOUR_MINUTES, minutes=_feed().last_hour.minutes(_feed().clock()))
+
+
 @pages.get("/api/settings")
+@documented(answer=SETTINGS)
 def settings() -> ResponseReturnValue:
     """The box's settings: their schema and values."""
     return _ask({"get": "settings"})
 
 
 @pages.post("/api/settings")
+@documented(answer=SETTINGS, body=objects(set={"type": "object", "minProperties": 1}))
 def change_settings() -> ResponseReturnValue:
     """Change settings: `{"set": {"key": value}}`. The box decides, and answers with all of them."""
-    body = request.get_json(silent=True)
-    wanted = body.get("set") if isinstance(body, dict) and len(body) == 1 else None
+    body = json_object() or {}
+    wanted = body.get("set") if len(body) == 1 else None
     if not isinstance(wanted, dict) or not wanted:
         return jsonify(error='the body must be {"set": {"key": value}}'), 400
     return _ask({"set": wanted})
@@ -188,19 +245,36 @@ def change_settings() -> ResponseReturnValue:
 
 def _ask(message: dict[str, Any]) -> ResponseReturnValue:
     try:
-        answer = ask(_feed().address, message)
+        answer = _box().ask(message)
     except ControlError as error:
         return jsonify(error=str(error)), 504
+    except BusyError as error:
+        return _try_again(str(error), BUSY_RETRY_AFTER_S)
     return jsonify(answer), 400 if "error" in answer else 200
 
 
+@pages.post("/api/reload")
+@documented(answer=OBJECT)
+def reload() -> ResponseReturnValue:
+    """Have the box read its profile again: what may change while it runs changes."""
+    return _ask({"reload": True})
+
+
+def _try_again(reason: str, after_s: int) -> ResponseReturnValue:
+    response = jsonify(error=reason)
+    response.headers["Retry-After"] = str(after_s)
+    return response, 503
+
+
 @pages.get("/events")
+@documented(content="text/event-stream")
 def event_stream() -> ResponseReturnValue:
     """Telemetry as server-sent events."""
     return _stream(events, "text/event-stream")
 
 
 @pages.get("/stream.mjpg")
+@documented(content=MJPEG_TYPE.partition(";")[0])
 def picture_stream() -> ResponseReturnValue:
     """The live view as MJPEG."""
     return _stream(mjpeg, MJPEG_TYPE)
@@ -211,11 +285,11 @@ def _stream(
 ) -> ResponseReturnValue:
     slots = _slots()
     if not slots.take():
-        response = jsonify(error=f"all {slots.limit} streams are taken; try again soon")
-        response.headers["Retry-After"] = str(RETRY_AFTER_S)
-        return response, 503
-    gone = request.environ.get("waitress.client_disconnected", lambda: False)
-    response = Response(source(_feed(), gone), content_type=content_type)
+        return _try_again(f"all {slots.limit} streams are taken; try again soon", RETRY_AFTER_S)
+    left = request.environ.get("waitress.client_disconnected", lambda: False)
+    allowed = _guard().still_allowed()
+    response = Response(source(_feed(), lambda: left() or not allowed()), content_type=content_type)
+    response.headers["X-Accel-Buffering"] = "no"  # nginx would collect a stream and pass it on late
     # Not in the generator: it may be dropped before it ever began.
     response.call_on_close(slots.release)
     return response

@@ -1,109 +1,153 @@
 """Who may do what: one hook before every request, which denies unless something here allows.
 
-With a token, everything but `OPEN_ENDPOINTS` needs it, as a bearer token or a login's cookie.
-Without one the dashboard is only ever bound to loopback, and the Host header is checked so that a
-web page elsewhere cannot reach it under a name of its own (DNS rebinding). Writes need the page's
-own Origin and a header that another site's form cannot send.
+With a login configured, everything but `OPEN_ENDPOINTS` needs it: the token as a bearer token, or
+the cookie of a login on the page. Without one the dashboard is only ever bound to loopback. The
+Host header must be a name the dashboard is known by, so that a web page elsewhere cannot reach it
+under a name of its own (DNS rebinding). What other sites have a browser fetch is refused, and
+writes need the page's own Origin and a header that another site's form cannot send.
 """
 
-import hmac
-import threading
-import time
-from collections import deque
+import ipaddress
+import logging
+import socket
 from collections.abc import Callable
+from dataclasses import dataclass, field
 from urllib.parse import urlsplit
 
 from flask import Flask, abort, jsonify, redirect, request, session, url_for
+from flask.sessions import SecureCookieSessionInterface
 from flask.typing import ResponseReturnValue
 
-OPEN_ENDPOINTS = frozenset({"dashboard.login", "dashboard.healthz", "static"})
-LOOPBACK_HOSTS = frozenset({"localhost", "127.0.0.1", "::1"})
+from contract.access import LOGIN_S, Login
+from dashboard.logins import Attempts, FailureLimit, Logins
+
+OPEN_ENDPOINTS = frozenset({"login.login", "login.log_in", "dashboard.healthz", "static"})
 WRITE_HEADER = ("X-Requested-With", "fer-dashboard")
+READ_METHODS = ("GET", "HEAD", "OPTIONS")
+_LOGIN = "login"
+"""Key of the login's id in the session cookie."""
+
+log = logging.getLogger(__name__)
 
 
-class FailureLimit:
-    """At most `limit` wrong tokens from one address in `window_s` seconds."""
+@dataclass(frozen=True, slots=True)
+class Access:
+    """Who may reach one dashboard, and how.
 
-    ADDRESSES = 1000
-    """Remembered at most, so that a flood of addresses costs no memory."""
+    `loopback` says that it is served on a loopback address only; `allowed_hosts` are names (lower
+    case) that it answers to besides localhost and, off loopback, its addresses and this machine's
+    own name.
+    """
 
-    def __init__(
-        self, limit: int = 5, window_s: float = 60.0, clock: Callable[[], float] = time.monotonic
-    ) -> None:
-        self.limit = limit
-        self.window_s = window_s
-        self._clock = clock
-        self._lock = threading.Lock()
-        self._failures: dict[str, deque[float]] = {}
+    login: Login = field(default_factory=Login)
+    loopback: bool = True
+    allowed_hosts: tuple[str, ...] = ()
+    login_s: float = LOGIN_S
 
-    def wait_s(self, address: str) -> float:
-        """Seconds until `address` may try again; 0 when it may now."""
-        with self._lock:
-            failures = self._failures.get(address)
-            if failures is None or len(failures) < self.limit:
-                return 0.0
-            return max(0.0, failures[0] + self.window_s - self._clock())
 
-    def failed(self, address: str) -> None:
-        """Count a wrong token from `address`."""
-        with self._lock:
-            times = self._failures.pop(address, deque(maxlen=self.limit))
-            times.append(self._clock())
-            self._failures[address] = times
-            if len(self._failures) > self.ADDRESSES:
-                del self._failures[next(iter(self._failures))]
+class KnownHosts:
+    """The names in a Host header that a dashboard answers to."""
+
+    def __init__(self, access: Access, own_name: str) -> None:
+        self._loopback = access.loopback
+        self._names = {"localhost", *access.allowed_hosts}
+        if not access.loopback:
+            self._names |= {own_name.lower(), f"{own_name.lower()}.local"}
+
+    def __contains__(self, host: str) -> bool:
+        name = _hostname(f"//{host}")
+        if name is None or name in self._names:
+            return name is not None
+        try:
+            address = ipaddress.ip_address(name)
+        except ValueError:
+            return False
+        # An address is no name that somebody else could let point here.
+        return address.is_loopback if self._loopback else True
 
 
 class Guard:
     """The access rules of one app."""
 
-    def __init__(self, token: str | None, loopback: bool) -> None:
-        self.loopback = loopback
-        self.limit = FailureLimit()
-        self._token = token
+    def __init__(self, access: Access) -> None:
+        self.access = access
+        self._logins = Logins(access.login_s)
+        self._attempts = Attempts(access.login, FailureLimit())
+        self._hosts = KnownHosts(access, socket.gethostname())
 
     @property
-    def needs_token(self) -> bool:
-        """Is a token configured?"""
-        return self._token is not None
+    def needs_login(self) -> bool:
+        """Must a viewer log in?"""
+        return self.access.login.needed
 
     def install(self, app: Flask) -> None:
         """Check every request of `app`, those to no route included."""
+        app.session_interface = _Cookie()
         app.before_request(self._check)
 
-    def try_token(self, given: str) -> None:
-        """Compare in constant time. Aborts with 401 when wrong, 429 after too many wrong ones."""
-        address = request.remote_addr or ""
-        wait_s = self.limit.wait_s(address)
-        if wait_s > 0:
-            response = jsonify(error="too many wrong tokens; wait a minute")
-            response.status_code = 429
-            response.headers["Retry-After"] = str(int(wait_s) + 1)
-            abort(response)
-        if self._token is None or not hmac.compare_digest(_bytes(given), _bytes(self._token)):
-            self.limit.failed(address)
-            abort(401, "wrong token")
+    def log_in(self, given: str) -> None:
+        """Begin a login of who sent this request, if `given` is the token or the password.
+
+        Aborts with 401 when it is wrong, 429 after too many wrong ones.
+        """
+        _judge(self._attempts.try_login(given, request.remote_addr or ""))
+        session.clear()
+        session[_LOGIN] = self._logins.begin()
+        session.permanent = True  # the cookie lasts as long as the login, not as the browser
+
+    def log_out(self) -> None:
+        """End the login of this request's cookie, if it has one."""
+        self._logins.end(str(session.get(_LOGIN)))
+        session.clear()
+
+    def still_allowed(self) -> Callable[[], bool]:
+        """Whether this request would be allowed again, to be asked later and from any thread."""
+        name = session.get(_LOGIN)
+        if not self.needs_login or name is None:
+            return lambda: True
+        return lambda: self._logins.valid(name)
 
     def _check(self) -> ResponseReturnValue | None:
-        if self.loopback and _hostname(f"//{request.host}") not in LOOPBACK_HOSTS:
-            abort(403, "this dashboard answers to localhost only")
-        if request.method not in ("GET", "HEAD", "OPTIONS"):
+        if request.host not in self._hosts:
+            abort(
+                403,
+                "this dashboard is not known by that name; ask for it by its address, or name it "
+                "in dashboard.allowed_hosts",
+            )
+        if request.method not in READ_METHODS:
             _check_write()
-        if not self.needs_token or request.endpoint in OPEN_ENDPOINTS:
+        _check_fetch()
+        if not self.needs_login or request.endpoint in OPEN_ENDPOINTS:
             return None
         scheme, _, given = request.headers.get("Authorization", "").partition(" ")
         if scheme.lower() == "bearer":
-            self.try_token(given.strip())
+            _judge(self._attempts.try_token(given.strip(), request.remote_addr or ""))
             return None
-        if session.get("logged_in") is True:
+        if self._logins.valid(str(session.get(_LOGIN))):
             return None
         if request.endpoint == "dashboard.index":
-            return redirect(url_for("dashboard.login"))
-        return abort(401, "a token is needed: log in, or send Authorization: Bearer")
+            return redirect(url_for("login.login"))
+        return abort(401, "log in, or send Authorization: Bearer with the token")
 
 
-def _bytes(token: str) -> bytes:
-    return token.encode("utf-8", "surrogateescape")
+class _Cookie(SecureCookieSessionInterface):
+    """A cookie that is kept to TLS where it came over TLS, also over a trusted proxy's."""
+
+    def get_cookie_secure(self, app: Flask) -> bool:
+        return request.is_secure
+
+
+def _judge(wait_s: float | None) -> None:
+    """Abort unless an attempt was right (None); its other values are seconds to wait."""
+    if wait_s is None:
+        return
+    if wait_s == 0:
+        log.warning("a wrong token or password from %s", request.remote_addr)
+        abort(401, "that is not it")
+    response = jsonify(error="too many wrong attempts; wait a minute")
+    response.status_code = 429
+    response.headers["Retry-After"] = str(int(wait_s) + 1)
+    abort(response)
 
 
 def _hostname(url: str) -> str | None:
@@ -117,6 +161,12 @@ def _check_write() -> None:
     name, value = WRITE_HEADER
     if request.headers.get(name) != value:
         abort(403, f"a write needs the header {name}: {value}")
-    origin = urlsplit(request.headers.get("Origin", ""))
-    if origin.scheme not in ("http", "https") or origin.netloc.lower() != request.host.lower():
+    if request.headers.get("Origin", "").lower() != f"{request.scheme}://{request.host}".lower():
         abort(403, "a write needs the Origin header of this dashboard's own page")
+
+
+def _check_fetch() -> None:
+    """Refuse what a browser says another site's page has it fetch, other than following a link."""
+    site = request.headers.get("Sec-Fetch-Site")
+    if site in ("cross-site", "same-site") and request.headers.get("Sec-Fetch-Mode") != "navigate":
+        abort(403, "other sites may link to this dashboard, not fetch from it")

@@ -11,7 +11,7 @@ from typing import Generic, TypeVar
 import zmq
 
 from contract.telemetry import PREVIEW, TELEMETRY, FeedAddress, LiveUpdate, from_json, to_json
-from dashboard.history import History
+from dashboard.history import History, LastHour
 
 READ_INTERVAL_S = 0.04
 """A conflating socket is read at most this often, so a box at 200 FPS costs no more than one at 25.
@@ -92,6 +92,7 @@ class Feed:
         self.telemetry: Latest[Reading] = Latest()
         self.preview: Latest[bytes] = Latest()
         self.history = History()
+        self.last_hour = LastHour()
         self.stopping = threading.Event()
         self.unreadable = 0
         """Telemetry messages that were of another schema or malformed."""
@@ -171,6 +172,7 @@ class Feed:
                 continue
             now_s = self.clock()
             self.history.add(update.kpi, now_s)
+            self.last_hour.add(update.frame, now_s)
             self.telemetry.put(Reading(update, text, now_s))
 
     def _read_previews(self) -> None:

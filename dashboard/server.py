@@ -11,6 +11,7 @@ import socket
 import threading
 import time
 from contextlib import suppress
+from pathlib import Path
 from types import FrameType
 
 import waitress.server
@@ -18,6 +19,7 @@ from flask import Flask
 
 from contract.errors import UserError
 from dashboard.feed import Feed
+from dashboard.tls import TlsListener
 
 THREADS = 24
 STALL_S = 5
@@ -38,6 +40,12 @@ SOCKET_OPTIONS = [
     (socket.IPPROTO_TCP, socket.TCP_KEEPINTVL, STALL_S),
 ]
 
+# The Host header is not among them: the proxy must pass it on as it came, and it is checked.
+PROXY_HEADERS = {
+    "trusted_proxy_count": 1,
+    "trusted_proxy_headers": {"x-forwarded-for", "x-forwarded-proto"},
+}
+
 
 def adopt(descriptor: int) -> socket.socket:
     """The TCP socket a parent bound and handed over. Raises `UserError` if it is none."""
@@ -51,16 +59,30 @@ def adopt(descriptor: int) -> socket.socket:
     return bound
 
 
-def serve(app: Flask, feed: Feed, bound: socket.socket, parent: int | None) -> None:
+def serve(
+    app: Flask,
+    feed: Feed,
+    bound: socket.socket,
+    parent: int | None,
+    *,
+    certificate: tuple[Path, Path | None] | None = None,
+    trusted_proxy: str | None = None,
+) -> None:
     """Serve until SIGTERM, SIGINT, or until `parent` (a process id) is no longer the parent.
 
-    Ends within two seconds, whatever the clients do. Call it from the main thread.
+    With a `certificate` (its file, and its key's unless that is in the same) it serves HTTPS. Of
+    `trusted_proxy`, an address, it believes who the client is and whether it came over TLS.
+    Ends within two seconds, whatever the clients do. Call it from the main thread. Raises
+    `UserError` for files that are no certificate.
     """
     for level, option, value in SOCKET_OPTIONS:
         bound.setsockopt(level, option, value)
+    tls = TlsListener(bound, *certificate) if certificate else None
+    proxy = {} if trusted_proxy is None else {"trusted_proxy": trusted_proxy, **PROXY_HEADERS}
     server = waitress.server.create_server(
         app,
-        sockets=[bound],
+        sockets=[tls or bound],
+        url_scheme="https" if tls else "http",
         threads=THREADS,
         ident=None,
         outbuf_high_watermark=BUFFER_BYTES,
@@ -71,13 +93,18 @@ def serve(app: Flask, feed: Feed, bound: socket.socket, parent: int | None) -> N
         cleanup_interval=10,
         log_socket_errors=False,
         asyncore_use_poll=True,
+        **proxy,
     )
+    # They are set above, and a connection that comes decrypted is no TCP socket.
+    server.adj.socket_options = []
     stop = _Stop(server, feed)
     for number in (signal.SIGTERM, signal.SIGINT):
         signal.signal(number, stop.on_signal)
     if parent is not None:
         threading.Thread(target=_watch, args=(parent, stop), name="parent", daemon=True).start()
     server.run()
+    if tls is not None:
+        tls.end()
     feed.close()
 
 

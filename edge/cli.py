@@ -12,7 +12,9 @@ from contract.command import Parser, run_command
 from contract.errors import UserError, nearest
 from edge import logs
 from edge.masking import credentials_of
+from edge.notify import SOCKET_VARIABLE
 from firmware_config.profile import DEFAULT, Profile, load_profile, profile_names
+from firmware_config.purpose import require_purpose
 
 PROGRAM = "fer-edge"
 
@@ -20,11 +22,14 @@ COMMANDS = {
     "doctor": ("edge.doctor", "say what is wrong with this box, and the mend; pack it for support"),
     "record": ("edge.offline.record_clip", "keep a short clip of your own camera, on purpose"),
     "label": ("edge.offline.label", "mark the expressions of a clip on a local page"),
+    "check": ("edge.check", "check a profile, explain its keys"),
     "probe": ("edge.probe", "list the cameras of this machine and their formats as JSON"),
+    "serial-monitor": ("edge.serial_monitor", "talk to the microcontroller, print every message"),
     "bundle": ("edge.bundle_command", "install a bundle on this box, roll back, list, verify"),
     "evaluate": ("edge.offline.evaluate", "run a manifest through the serving path, write metrics"),
     "replay": ("edge.offline.replay", "compute a logged session's labels and KPIs again"),
     "bench": ("edge.offline.bench", "measure latency, throughput, CPU and memory on a recording"),
+    "corrections": ("edge.offline.corrections", "turn what was corrected on the page into labels"),
     "sessions": ("edge.offline.sessions_command", "build labelled test sessions from faces"),
     "score": ("edge.offline.score", "raw against smoothed labels on labelled sessions"),
     "tune": ("edge.offline.tune", "choose the smoothing on labelled sessions, write a profile"),
@@ -138,9 +143,11 @@ def main(arguments: Sequence[str]) -> int:
         logs.set_up(given.log)
     profile = _profile(given)
     logs.hide(*credentials_of(profile.camera.source))
+    if SOCKET_VARIABLE in os.environ:  # a service manager starts what is deployed
+        require_purpose(profile.purpose, f"--profile {given.profile}")
     from edge.live import run_live  # after the flags, so that --help and mistakes answer at once
 
-    return run_live(profile)
+    return run_live(profile, lambda: _profile(given))
 
 
 def run() -> int:

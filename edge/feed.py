@@ -12,24 +12,15 @@ from collections.abc import Callable
 from typing import Any
 
 import zmq
-from pydantic import BaseModel, ConfigDict, Field, ValidationError
 
+from contract.errors import UserError
 from contract.faces import Image
 from contract.telemetry import PREVIEW, TELEMETRY, FeedAddress, FrameResult, LiveUpdate, to_json
-from contract.validation import explain
+from edge.corrections import Corrections
+from edge.live_settings import LiveSettings
 from edge.preview import Preview
 
 log = logging.getLogger(__name__)
-
-
-class LiveSettings(BaseModel):
-    """What an operator may change while the program runs."""
-
-    model_config = ConfigDict(extra="forbid", frozen=True, strict=True)
-
-    raw_view: bool = Field(
-        False, title="Show faces", description="Show faces as they are, for a limited time."
-    )
 
 
 class LiveFeed:
@@ -39,14 +30,15 @@ class LiveFeed:
         self,
         address: FeedAddress,
         *,
-        preview_fps: float,
-        raw_view_s: float,
+        settings: LiveSettings,
+        model: dict[str, Any] | None = None,
+        corrections: Corrections | None = None,
         clock: Callable[[], float] = time.monotonic,
     ) -> None:
+        """`model` is told to who asks for it; without `corrections` none are taken."""
         self._address, self._clock = address, clock
-        self._preview_gap_s, self._raw_view_s = 1 / preview_fps, raw_view_s
-        self._settings = LiveSettings()
-        self._raw_until = 0.0
+        self._model, self._corrections = model or {}, corrections
+        self._settings = settings
         self._preview = Preview()
         self._watched = False
         self._fresh = threading.Event()
@@ -73,6 +65,8 @@ class LiveFeed:
         with self._lock:
             if update.frame is not None:
                 self._preview.note(update.frame)  # every frame, also those that are not published
+                if self._corrections is not None:
+                    self._corrections.note(update.frame)
             self._newest = (update, image)
         self._fresh.set()
 
@@ -83,32 +77,42 @@ class LiveFeed:
         self._thread.join(2.0)
         self._context.destroy(linger=0)
 
-    def raw_view(self) -> bool:
-        """Whether faces are shown as they are now."""
-        return self._settings.raw_view and self._clock() < self._raw_until
-
     def answer(self, request: bytes) -> dict[str, Any]:
         """The answer to a control request, as the protocol says."""
         try:
             message = json.loads(request)
             if message == {"get": "settings"}:
                 return self._state()
-            if not isinstance(message, dict) or set(message) != {"set"}:
-                return {"error": 'send {"get": "settings"} or {"set": {"key": value}}'}
-            values = {**self._settings.model_dump(), **message["set"]}
-            self._settings = LiveSettings.model_validate(values)
-        except ValidationError as error:
-            return {"error": str(explain(error, LiveSettings, "settings"))}
+            if message == {"get": "model"}:
+                return self._model
+            if isinstance(message, dict) and set(message) == {"correct"}:
+                return self._correct(message["correct"])
+            if message == {"reload": True}:
+                self._settings.reload()
+            elif isinstance(message, dict) and set(message) == {"set"}:
+                self._settings.change(dict(message["set"]))
+            else:
+                return {
+                    "error": 'send {"get": "settings"}, {"set": {"key": value}} or {"reload": true}'
+                }
+        except UserError as error:
+            return {"error": str(error)}
         except (ValueError, TypeError, RecursionError):
             return {"error": "the request is not JSON of the expected form"}
-        if message["set"].get("raw_view"):
-            self._raw_until = self._clock() + self._raw_view_s
-            log.warning("raw view switched on for %g s", self._raw_view_s)
         return self._state()
 
+    def _correct(self, wanted: Any) -> dict[str, Any]:
+        if self._corrections is None:
+            return {"error": "no session log is written, so there is nothing to correct"}
+        return self._corrections.answer(wanted)
+
     def _state(self) -> dict[str, Any]:
-        values = {**self._settings.model_dump(), "raw_view": self.raw_view()}
-        return {"schema": LiveSettings.model_json_schema(), "values": values}
+        settings = self._settings
+        return {
+            "schema": settings.schema(),
+            "values": settings.values(),
+            "restart": list(settings.restart),
+        }
 
     def _serve_control(self) -> None:
         while self._control.poll(0):
@@ -122,7 +126,7 @@ class LiveFeed:
                 self._watched = event[0] == 1
 
     def _publish_preview(self, frame: FrameResult, image: Image) -> None:
-        jpeg = self._preview.draw(image, frame, raw=self.raw_view())
+        jpeg = self._preview.draw(image, frame, raw=self._settings.raw_view)
         self._live.send(PREVIEW + jpeg)
 
     def _run(self) -> None:
@@ -142,4 +146,4 @@ class LiveFeed:
             now = self._clock()
             if self._watched and image is not None and update.frame and now >= next_preview:
                 self._publish_preview(update.frame, image)
-                next_preview = now + self._preview_gap_s
+                next_preview = now + 1 / self._settings.profile.dashboard.preview_fps

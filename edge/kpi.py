@@ -1,12 +1,20 @@
 """KPIs over rolling windows; time is handed in."""
 
-from collections import deque
+from bisect import bisect_left
+from collections import Counter, deque
 from collections.abc import Iterable
 from dataclasses import dataclass
 
 import numpy as np
 
-from contract.telemetry import FrameResult
+from contract.telemetry import (
+    LATENCY_BOUNDS_MS,
+    SURE,
+    FaceResult,
+    FrameResult,
+    Histogram,
+    Totals,
+)
 
 LATENCY_WINDOW_S = 10.0
 FLIP_WINDOW_S = 60.0
@@ -36,6 +44,21 @@ class _Sample:
     face_s: float
 
 
+class _Latencies:
+    """A histogram that is being filled."""
+
+    def __init__(self) -> None:
+        self._counts = [0] * (len(LATENCY_BOUNDS_MS) + 1)
+        self._sum_ms = 0.0
+
+    def add(self, value_ms: float) -> None:
+        self._counts[bisect_left(LATENCY_BOUNDS_MS, value_ms)] += 1
+        self._sum_ms += value_ms
+
+    def histogram(self) -> Histogram:
+        return Histogram(tuple(self._counts), self._sum_ms)
+
+
 class KpiTotals:
     """What is counted over a whole run, live and in a replay alike.
 
@@ -49,6 +72,11 @@ class KpiTotals:
         self.flips = 0
         self.flip_frames = 0
         self.face_s = 0.0
+        self._e2e = _Latencies()
+        self._stages: dict[str, _Latencies] = {}
+        self._labels: Counter[str] = Counter()
+        self._poor: Counter[str] = Counter()
+        self._judged = self._sure = 0
         self._last_ns: int | None = None
 
     def add(self, result: FrameResult, flips: int) -> float:
@@ -66,7 +94,35 @@ class KpiTotals:
         self._last_ns = result.mono_ns
         face_s = gap_s * len(result.faces)
         self.face_s += face_s
+        self._e2e.add(result.e2e_ms)
+        for stage, took_ms in result.stages_ms.items():
+            self._stages.setdefault(stage, _Latencies()).add(took_ms)
+        for face in result.faces:
+            self._count(face)
         return face_s
+
+    def _count(self, face: FaceResult) -> None:
+        self._labels[face.label] += 1
+        if face.quality:
+            self._poor[face.quality] += 1
+        else:
+            self._judged += 1
+            self._sure += face.confidence > SURE
+
+    def snapshot(self) -> Totals:
+        """All of it so far, as it goes to viewers."""
+        return Totals(
+            e2e=self._e2e.histogram(),
+            stages={name: stage.histogram() for name, stage in self._stages.items()},
+            face_frames=self.frames_with_faces,
+            flip_frames=self.flip_frames,
+            flips=self.flips,
+            face_s=self.face_s,
+            labels=dict(self._labels),
+            judged=self._judged,
+            sure=self._sure,
+            poor=dict(self._poor),
+        )
 
     @property
     def face_rate(self) -> float:

@@ -29,6 +29,7 @@ def settings_from(
         dwell_s=config.dwell_s,
         vote_s=config.vote_s,
         quality_grace_s=config.quality_grace_s,
+        evidence_s=config.evidence_s,
     )
 
 
@@ -58,6 +59,10 @@ class _Face:
         self._poor_ns: int | None = None
         self._label: str | None = None
         self._since_ns = 0
+
+    def change(self, settings: SmoothingSettings) -> None:
+        self._smoother.change(settings)
+        self._grace_ns = round(settings.quality_grace_s * 1e9)
 
     def update(self, evidence: FaceEvidence, mono_ns: int) -> Shown:
         if evidence.probabilities is not None:
@@ -89,6 +94,12 @@ class Labels:
         self._faces: dict[int, _Face] = {}
         self.flips = 0
         """Shown labels that changed in the last frame; a face's first is no change."""
+
+    def change(self, settings: SmoothingSettings) -> None:
+        """Go on by other settings from the next frame on; no face in view is forgotten."""
+        self._settings = settings
+        for face in self._faces.values():
+            face.change(settings)
 
     def update(
         self, faces: Sequence[FaceEvidence], alive: Collection[int], mono_ns: int

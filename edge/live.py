@@ -9,26 +9,33 @@ import threading
 import time
 from collections import Counter
 from collections.abc import Callable, Sequence
-from contextlib import ExitStack
+from contextlib import ExitStack, suppress
 from dataclasses import asdict
 from pathlib import Path
+from typing import Any
 
 import psutil
 
+from contract.errors import UserError
 from contract.faces import Image
+from contract.session_names import CORRECTIONS_NAME
 from contract.telemetry import Check, FeedAddress, FrameResult, KpiSnapshot, LiveUpdate
 from edge.cameras.factory import open_camera
 from edge.capture import Capture, capture_of
 from edge.capture_process import CameraRequest
+from edge.corrections import Corrections
 from edge.feed import LiveFeed
 from edge.health import Health
 from edge.kpi import KpiWindow
+from edge.live_settings import LiveSettings
+from edge.model_card import model_card
 from edge.notify import Notifier
-from edge.page import DashboardProcess, listen
+from edge.page import DashboardProcess, listen_for
 from edge.setup import Engine, start_engine
 from edge.sinks.links import Link, open_links
 from edge.sinks.session_csv import Limits, SessionLog, session_file
 from edge.sinks.session_thread import BackgroundLog, ResultSink
+from edge.temperature import temperature_c
 from firmware_config.profile import Profile
 
 KPI_INTERVAL_S = 1.0
@@ -61,6 +68,19 @@ def stop_on_signals(monotonic: Callable[[], float] = time.monotonic) -> threadin
     return stop
 
 
+def reload_on_hang_up(settings: LiveSettings, stop: threading.Event) -> None:
+    """SIGHUP has the profile read again; of a program started in a terminal it is the end."""
+    terminal = os.isatty(0) or os.isatty(2)
+
+    def handle(number: int, _: object) -> None:
+        if terminal:
+            stop.set()
+        else:
+            settings.reload_asked = True
+
+    signal.signal(signal.SIGHUP, handle)
+
+
 def _camera_request(profile: Profile) -> CameraRequest:
     """The arguments of `open_camera`, with time zero of a script at the start of the program."""
     wanted = profile.camera
@@ -71,12 +91,20 @@ def _camera_request(profile: Profile) -> CameraRequest:
     return CameraRequest(arguments)
 
 
+def _settings_header(profile: Profile, engine: Engine) -> dict[str, Any]:
+    """What a session log says of the settings, which may change while it is written."""
+    return {
+        "profile": profile.model_dump(mode="json", exclude={"camera": {"source"}}),
+        "smoothing": asdict(engine.pipeline.smoothing),
+    }
+
+
 def _session_log(profile: Profile, engine: Engine, camera: str) -> SessionLog | None:
     if not profile.output.session:
         return None
     now = time.time_ns()
     header = {
-        "profile": profile.model_dump(mode="json", exclude={"camera": {"source"}}),
+        **_settings_header(profile, engine),
         "camera": camera,
         "bundle": {
             "name": engine.bundle.info.name,
@@ -86,7 +114,6 @@ def _session_log(profile: Profile, engine: Engine, camera: str) -> SessionLog | 
         "backend": engine.chosen.session.backend,
         "precision": engine.chosen.artifact.precision,
         "detector": engine.detector.name,
-        "smoothing": asdict(engine.pipeline.smoothing),
         "clock": {"mono_ns": time.monotonic_ns(), "utc_ns": now},
     }
     file = session_file(profile.output.session_dir, now)
@@ -104,10 +131,11 @@ class LiveRun:
     def __init__(
         self, engine: Engine, capture: Capture, camera: str,
         session: ResultSink | None, feed: LiveFeed | None, page: DashboardProcess | None,
-        *, links: Sequence[Link] = (), fps: float = 30.0, notifier: Notifier | None = None,
+        *, settings: LiveSettings, links: Sequence[Link] = (), notifier: Notifier | None = None,
     ) -> None:  # fmt: skip
         self._engine, self._capture, self._camera = engine, capture, camera
         self._session, self._feed, self._page = session, feed, page
+        self._settings, self._profile = settings, settings.profile
         self._links = links
         self._notifier = notifier or Notifier({})
         self._kpi = KpiWindow()
@@ -116,7 +144,7 @@ class LiveRun:
         self._process = psutil.Process()
         self._process.cpu_percent(None)
         self._started = self._measured = time.monotonic()
-        self._health = Health(self._started, fps)
+        self._health = Health(self._started, self._profile.camera.fps)
         self._last: FrameResult | None = None
         self._snapshot = self._measure()
         self.frames_with_faces = 0
@@ -126,8 +154,7 @@ class LiveRun:
         if self._capture.state not in ("live", "ended"):
             found.append(self._capture.reason)
         found += self._capture.notes
-        if self._fault:
-            found.append(self._fault)
+        found += [note for note in (self._fault, self._settings.note) if note]
         for part in (self._session, self._page, *self._links):
             if part is not None and part.problem:
                 found.append(part.problem)
@@ -148,6 +175,7 @@ class LiveRun:
             "; ".join((*engine.chosen.notes, *model.notes)),
         )
         health.part("detector", engine.detector.name, engine.detector.note)
+        health.part("profile", f"{self._profile.name} is in use", self._settings.note)
         if session is not None:
             health.part("session log", "is written", session.problem or "")
         for link in self._links:
@@ -178,6 +206,9 @@ class LiveRun:
             notes=self._notes(),
             checks=self._check(),
             camera_events=self._capture.events,
+            notice=self._profile.notice_text(),
+            temperature_c=temperature_c(),
+            totals=kpi.totals.snapshot(),
         )
 
     def _publish(self, result: FrameResult | None, image: Image | None) -> None:
@@ -202,9 +233,25 @@ class LiveRun:
         if self._health.progressing(now):
             self._notifier.progress()
 
+    def _adjust(self) -> None:
+        """Take what has changed of the settings; tracks and their labels stay."""
+        settings, engine = self._settings, self._engine
+        if settings.reload_asked:
+            settings.reload_asked = False
+            with suppress(UserError):  # it is logged, and shows as the settings' note
+                settings.reload()
+        if settings.profile is self._profile:
+            return
+        self._profile = settings.profile
+        before = engine.pipeline.smoothing
+        engine.pipeline.change(self._profile.smoothing, self._profile.quality)
+        if self._session is not None and engine.pipeline.smoothing != before:
+            self._session.change(_settings_header(self._profile, engine))
+
     def loop(self, stop: threading.Event) -> None:
         """Until the camera's recording ends or `stop` is set."""
         while not stop.is_set():
+            self._adjust()
             frame = self._capture.get(0.25)
             if frame is None:
                 if self._capture.state == "ended":
@@ -251,17 +298,18 @@ class LiveRun:
         )
 
 
-def run_live(profile: Profile) -> int:
-    """Run until the end of a recording or a signal; returns 0.
+def run_live(profile: Profile, read: Callable[[], Profile]) -> int:
+    """Run until the end of a recording or a signal; returns 0. `read` gives the profile again.
 
     Raises `UserError` for what the user can mend before anything is shown; later faults degrade.
     """
-    stop = stop_on_signals()
+    stop, settings = stop_on_signals(), LiveSettings(profile, read)
+    reload_on_hang_up(settings, stop)
     notifier = Notifier(os.environ)
     with ExitStack() as stack:
         listener = None
         if profile.dashboard.enabled:
-            listener = listen(profile.dashboard.host, profile.dashboard.port)
+            listener = listen_for(profile.dashboard)
             stack.callback(listener.close)
         request = _camera_request(profile)
         camera = open_camera(**request.arguments)
@@ -278,33 +326,37 @@ def run_live(profile: Profile) -> int:
         )  # fmt: skip
         for note in engine.notes:
             log.warning("%s", note)
+        session, corrections = None, None
+        written = _session_log(profile, engine, camera.name)
+        if written is not None:
+            session = BackgroundLog(written)
+            stack.callback(session.close)
+            log.info("session log: %s", written.file)
+            corrections = Corrections(written.file.with_name(CORRECTIONS_NAME), written.file.name)
         feed, page = None, None
         if listener is not None:
             folder = Path(tempfile.mkdtemp(prefix="fer-edge-"))
             stack.callback(shutil.rmtree, folder, ignore_errors=True)
             feed = LiveFeed(
                 FeedAddress(folder),
-                preview_fps=profile.dashboard.preview_fps,
-                raw_view_s=profile.dashboard.raw_view_s,
+                settings=settings,
+                model=model_card(engine.bundle, engine.chosen),
+                corrections=corrections,
             ).start()
             stack.callback(feed.close)
-            page = DashboardProcess(listener, folder)
+            sessions = profile.output.session_dir if profile.output.session else None
+            page = DashboardProcess(listener, folder, sessions=sessions, config=profile.dashboard)
             page.start()
             stack.callback(page.stop)
             log.info("dashboard: %s", page.url)
-        session, written = None, _session_log(profile, engine, camera.name)
-        if written is not None:
-            session = BackgroundLog(written)
-            stack.callback(session.close)
-            log.info("session log: %s", written.file)
         if not camera.live:
             capture.start()
         links = open_links(profile)
         for link in links:
             stack.callback(link.close)
         run = LiveRun(
-            engine, capture, camera.name, session, feed, page, links=links,
-            fps=profile.camera.fps, notifier=notifier,
+            engine, capture, camera.name, session, feed, page,
+            settings=settings, links=links, notifier=notifier,
         )  # fmt: skip
         stack.callback(notifier.stopping)  # said first when it ends
         run.loop(stop)

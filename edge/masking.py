@@ -10,6 +10,8 @@ from collections.abc import Iterable, Mapping
 from pathlib import Path
 from typing import Any
 
+from contract.secret_settings import CREDENTIALS_VARIABLE
+
 HIDDEN = "…"
 SHORTEST = 4
 """A shorter secret is not looked for: it would be found in every other word."""
@@ -61,11 +63,12 @@ class Mask:
 
 
 def configured_secrets(environ: Mapping[str, str] = os.environ) -> list[str]:
-    """Tokens and passwords of this project's own variables, and of the files they name.
+    """Tokens and passwords of this project's own variables, of the files they name, and those that
+    systemd hands over.
 
     A file that cannot be read gives none: whoever needs it says so.
     """
-    found: list[str] = []
+    found = list(_credentials(environ))
     for name, value in environ.items():
         if not name.startswith("FER_") or not _SECRET_NAME.search(name):
             continue
@@ -76,6 +79,16 @@ def configured_secrets(environ: Mapping[str, str] = os.environ) -> list[str]:
                 continue
         found.append(value.strip())
     return found
+
+
+def _credentials(environ: Mapping[str, str]) -> Iterable[str]:
+    """This program's systemd credentials."""
+    folder = environ.get(CREDENTIALS_VARIABLE)
+    for file in sorted(Path(folder).glob("fer-*")) if folder else ():
+        try:
+            yield file.read_text(encoding="utf-8").strip()
+        except (OSError, UnicodeDecodeError):
+            continue
 
 
 def credentials_of(address: str) -> list[str]:

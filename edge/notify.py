@@ -12,6 +12,9 @@ from collections.abc import Callable, Mapping
 
 log = logging.getLogger(__name__)
 
+SOCKET_VARIABLE = "NOTIFY_SOCKET"
+"""Set by a service manager that wants to be told."""
+
 _BEATS_PER_TIMEOUT = 3
 
 
@@ -21,7 +24,7 @@ class Notifier:
     def __init__(
         self, environment: Mapping[str, str], clock: Callable[[], float] = time.monotonic
     ) -> None:
-        address = environment.get("NOTIFY_SOCKET", "")
+        address = environment.get(SOCKET_VARIABLE, "")
         # A leading @ stands for the zero byte of an abstract address.
         self._address = "\0" + address[1:] if address.startswith("@") else address
         self._clock = clock

@@ -10,8 +10,10 @@ from collections import deque
 from collections.abc import Callable
 from pathlib import Path
 
-from contract.access import bind, configured_token, require_token, url_of
+from contract.access import bind, configured_login, require_login, url_of
 from contract.errors import UserError
+from contract.tls import server_context
+from firmware_config.dashboard_config import DashboardConfig
 
 RESTARTS, WINDOW_S = 5, 60.0
 REFUSED = 2
@@ -20,20 +22,41 @@ REFUSED = 2
 log = logging.getLogger(__name__)
 
 
-def listen(host: str, port: int) -> socket.socket:
+def listen(host: str, port: int, trusted_proxy: str | None = None) -> socket.socket:
     """A listening socket for the dashboard.
 
     It is bound here and handed over, so a port in use is found before anything starts. Raises
-    `UserError` for that, for an address that is not ours, and for one that others can reach while
-    no token is configured.
+    `UserError` for that, for an address that is not ours, and for one that others can reach (also
+    through a `trusted_proxy`) while no login is configured.
     """
     bound = bind(host, port, ", or run with --no-dashboard")
     try:
-        require_token(bound, configured_token())
+        require_login(bound, configured_login(), trusted_proxy)
     except UserError:
         bound.close()
         raise
     return bound
+
+
+def listen_for(page: DashboardConfig) -> socket.socket:
+    """`listen` as a profile says. Raises `UserError` also for a certificate that is none."""
+    if page.tls_certificate is not None:
+        server_context(page.tls_certificate, page.tls_key)
+    return listen(page.host, page.port, page.trusted_proxy)
+
+
+def _flags(page: DashboardConfig) -> list[str]:
+    """What the child is told of the profile."""
+    flags = ["--login-s", str(page.login_s)]
+    for name in page.allowed_hosts:
+        flags += ["--allowed-host", name]
+    if page.trusted_proxy is not None:
+        flags += ["--trusted-proxy", page.trusted_proxy]
+    if page.tls_certificate is not None:
+        flags += ["--tls-certificate", str(page.tls_certificate)]
+    if page.tls_key is not None:
+        flags += ["--tls-key", str(page.tls_key)]
+    return flags
 
 
 class DashboardProcess:
@@ -44,8 +67,14 @@ class DashboardProcess:
         listener: socket.socket,
         feed: Path,
         clock: Callable[[], float] = time.monotonic,
+        *,
+        sessions: Path | None = None,
+        config: DashboardConfig | None = None,
     ) -> None:
+        """`feed` is the folder of the feed's sockets, `sessions` that of session logs, if any."""
+        self._config = config or DashboardConfig()
         self._listener, self._feed, self._clock = listener, feed, clock
+        self._sessions = sessions
         self._starts: deque[float] = deque()
         self._child: subprocess.Popen[bytes] | None = None
         self.problem: str | None = None
@@ -53,15 +82,17 @@ class DashboardProcess:
     @property
     def url(self) -> str:
         """Where the page is."""
-        return url_of(self._listener)
+        return url_of(self._listener, "https" if self._config.tls_certificate else "http")
 
     def start(self) -> None:
         """Start the child on the bound socket."""
         number = self._listener.fileno()
         command = [
             sys.executable, "-P", "-m", "dashboard", "--feed", str(self._feed),
-            "--listen-fd", str(number), "--parent-pid", str(os.getpid()),
+            "--listen-fd", str(number), "--parent-pid", str(os.getpid()), *_flags(self._config),
         ]  # fmt: skip
+        if self._sessions is not None:
+            command += ["--session-dir", str(self._sessions)]
         # In a session of its own, so that Ctrl-C reaches this process alone, which then ends it.
         self._child = subprocess.Popen(command, pass_fds=[number], start_new_session=True)
         self._starts.append(self._clock())

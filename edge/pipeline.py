@@ -55,6 +55,12 @@ class Pipeline:
         """Shown labels that changed in the last frame."""
         return self._labels.flips
 
+    def change(self, smoothing: SmoothingConfig, quality: QualityConfig) -> None:
+        """Go on by other settings from the next frame on; tracks and labels stay."""
+        self.smoothing = smoothing_settings(smoothing, self._bundle)
+        self._labels.change(self.smoothing)
+        self._quality = QualityGate(quality)
+
     def _look(self, frame: Frame, lap: Callable[[str], None]) -> bool:
         """Bring the tracks to this frame; whether the detector was needed for it."""
         size = frame.image.shape[1], frame.image.shape[0]

@@ -23,8 +23,9 @@ class SmoothingSettings:
 
     `tau_s` is the average's time constant (0: none), `hysteresis` the lead a new label needs,
     `thresholds` the least probability of each label, seven in the order of the expressions;
-    `dwell_s` how long a shown label stays at least, `vote_s` the window of the vote (0: none), and
-    `quality_grace_s` how long a face may be too poor to judge before that is shown.
+    `dwell_s` how long a shown label stays at least, `vote_s` the window of the vote (0: none),
+    `quality_grace_s` how long a face may be too poor to judge before that is shown, and
+    `evidence_s` how much must speak against a shown label: probability times seconds (0: nothing).
     """
 
     tau_s: float
@@ -33,6 +34,7 @@ class SmoothingSettings:
     dwell_s: float = 0.0
     vote_s: float = 0.0
     quality_grace_s: float = 0.5
+    evidence_s: float = 0.0
 
 
 @dataclass(frozen=True, slots=True)
@@ -78,6 +80,11 @@ class Smoother:
     - It becomes `uncertain` when it falls half of `hysteresis` under its threshold and no other is
       above; a label returns only above the threshold, so noise at either border does not flicker.
     - No label, `uncertain` included, gives way before it was shown for `dwell_s`.
+    - Nor before so much has spoken against it: by how much a rule above is more than met adds up
+      over time, by how much it is not met is taken off again, never below nothing, and at
+      `evidence_s` the label gives way. A clear switch so takes a fraction of a second, a faint one
+      long, and one that comes and goes never happens. It is the cumulative sum of Page
+      (Continuous inspection schemes, Biometrika 41, 1954), with probabilities for scores.
     """
 
     def __init__(self, settings: SmoothingSettings) -> None:
@@ -87,37 +94,53 @@ class Smoother:
         self._vote: _Vote | None = None
         self._time_ns = 0
         self._label = UNCERTAIN
+        self._against_s = 0.0
         self._changed_ns = 0
         """When the rules gave the label."""
         self._since_ns = 0
         """The frame that showed it first."""
 
-    def _decide(self, average: list[float], candidate: int) -> str:
+    def change(self, settings: SmoothingSettings) -> None:
+        """Go on by other settings from the next frame on; the average and the label stay."""
+        if settings.vote_s != self._settings.vote_s and self._average is not None:
+            top = self._vote.winner if self._vote else int(self._average.argmax())
+            self._vote = _Vote(settings.vote_s, top) if settings.vote_s > 0 else None
+        self._settings = settings
+        self._dwell_ns = round(settings.dwell_s * 1e9)
+
+    def _decide(self, average: list[float], candidate: int) -> tuple[str, float]:
+        """What the rules would show now, and by how much they speak against what is shown."""
         settings = self._settings
-        confident = average[candidate] >= settings.thresholds[candidate]
+        surplus = average[candidate] - settings.thresholds[candidate]
         if self._label == UNCERTAIN:
-            return EXPRESSIONS[candidate] if confident else UNCERTAIN
+            return EXPRESSIONS[candidate] if surplus >= 0 else UNCERTAIN, surplus
         shown = EXPRESSIONS.index(self._label)
-        lead = average[candidate] - average[shown]
-        if candidate != shown and confident and lead >= settings.hysteresis:
-            return EXPRESSIONS[candidate]
-        if average[shown] < settings.thresholds[shown] - settings.hysteresis / 2:
-            if confident:
-                return EXPRESSIONS[candidate]
+        against = settings.thresholds[shown] - settings.hysteresis / 2 - average[shown]
+        if candidate != shown and surplus >= 0:
+            lead = average[candidate] - average[shown] - settings.hysteresis
+            gives_way = lead >= 0 or against > 0
+            return EXPRESSIONS[candidate] if gives_way else self._label, max(lead, against)
+        if against > 0:
             top = max(range(len(average)), key=average.__getitem__)
             # One that is sure enough may still be waiting for its vote: no `uncertain` in between.
-            return self._label if average[top] >= settings.thresholds[top] else UNCERTAIN
-        return self._label
+            if average[top] < settings.thresholds[top]:
+                return UNCERTAIN, against
+        return self._label, against
 
     def _weight(self, passed_ns: int) -> float:
         tau = self._settings.tau_s
         return 1.0 if tau == 0 else 1.0 - math.exp(-passed_ns / 1e9 / tau)
 
-    def _apply(self, average: Probabilities, candidate: int, at_ns: int) -> None:
-        if at_ns - self._changed_ns >= self._dwell_ns:
-            label = self._decide(average.tolist(), candidate)
-            if label != self._label:
-                self._label, self._changed_ns = label, at_ns
+    def _apply(self, average: Probabilities, candidate: int, at_ns: int, *, tick: bool) -> None:
+        """Apply the rules. What adds up does so at ticks only, as they are alike at any rate."""
+        label, against = self._decide(average.tolist(), candidate)
+        needed_s = self._settings.evidence_s
+        if tick:
+            added_s = self._against_s + against * TICK_NS / 1e9
+            self._against_s = min(max(0.0, added_s), needed_s)
+        dwelt = at_ns - self._changed_ns >= self._dwell_ns
+        if label != self._label and dwelt and self._against_s >= needed_s:
+            self._label, self._changed_ns, self._against_s = label, at_ns, 0.0
 
     def _run(self, new: Probabilities, since_ns: int, now_ns: int) -> Probabilities:
         """Apply the rules at the ticks after `since_ns` and now; returns the average of now."""
@@ -125,11 +148,9 @@ class Smoother:
         old, frame_top = self._average, int(new.argmax())
         for at_ns in range((since_ns // TICK_NS + 1) * TICK_NS, now_ns, TICK_NS):
             average = old + self._weight(at_ns - since_ns) * (new - old)
-            self._apply(average, self._candidate(average, frame_top, tick=True), at_ns)
-        average = old + self._weight(now_ns - since_ns) * (new - old)
-        self._apply(
-            average, self._candidate(average, frame_top, tick=now_ns % TICK_NS == 0), now_ns
-        )
+            self._apply(average, self._candidate(average, frame_top, tick=True), at_ns, tick=True)
+        average, tick = old + self._weight(now_ns - since_ns) * (new - old), now_ns % TICK_NS == 0
+        self._apply(average, self._candidate(average, frame_top, tick=tick), now_ns, tick=tick)
         return average
 
     def _candidate(self, average: Probabilities, frame_top: int, *, tick: bool) -> int:
@@ -151,7 +172,7 @@ class Smoother:
             self._average = new.copy()
             if self._settings.vote_s > 0:
                 self._vote = _Vote(self._settings.vote_s, int(new.argmax()))
-            self._label = self._decide(new.tolist(), int(new.argmax()))
+            self._label, _ = self._decide(new.tolist(), int(new.argmax()))
             self._time_ns = self._changed_ns = self._since_ns = mono_ns
             return self._shown(mono_ns, flipped=False)
         if mono_ns > self._time_ns:

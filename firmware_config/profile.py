@@ -4,67 +4,22 @@ import tomllib
 from pathlib import Path
 from typing import Any, Literal
 
-from pydantic import BaseModel, ConfigDict, Field, ValidationError, model_validator
+from pydantic import Field, ValidationError, field_validator, model_validator
 
 from contract.errors import UserError, nearest
 from contract.validation import explain
+from firmware_config.camera_config import CameraConfig
+from firmware_config.dashboard_config import DashboardConfig
+from firmware_config.mqtt_config import MqttConfig
+from firmware_config.purpose import Purpose, notice_text, refusal
+from firmware_config.section import Section, live
+from firmware_config.serial_config import SerialConfig
 
 PROFILES = Path(__file__).parent / "profiles"
 DEFAULT = "default"
 
 
-class _Section(BaseModel):
-    model_config = ConfigDict(extra="forbid", frozen=True)
-
-
-class CameraControls(_Section):
-    """Controls of a V4L2 camera, in the driver's own numbers (`v4l2-ctl --list-ctrls`).
-
-    What is not named is left as it is. They are set again after every reopening, and read back.
-    """
-
-    exposure_auto: int | None = Field(None, description="Automatic exposure: 1 off, 3 on.")
-    white_balance_auto: int | None = Field(None, description="Automatic white balance: 0 or 1.")
-    focus_auto: int | None = Field(None, description="Automatic focus: 0 or 1.")
-    exposure: int | None = Field(None, description="Exposure time, units of 0.1 ms.")
-    white_balance_temperature: int | None = Field(None, description="White balance, kelvin.")
-    focus: int | None = Field(None, description="Focus distance, driver's units.")
-    brightness: int | None = Field(None, description="Brightness, driver's units.")
-    contrast: int | None = Field(None, description="Contrast, driver's units.")
-    saturation: int | None = Field(None, description="Saturation, driver's units.")
-    hue: int | None = Field(None, description="Hue, driver's units.")
-    gain: int | None = Field(None, description="Gain, driver's units.")
-    gamma: int | None = Field(None, description="Gamma, driver's units.")
-    sharpness: int | None = Field(None, description="Sharpness, driver's units.")
-    backlight_compensation: int | None = Field(
-        None, description="Backlight compensation, driver's units."
-    )
-    zoom: int | None = Field(None, description="Zoom, driver's units.")
-    pan: int | None = Field(None, description="Pan, driver's units.")
-    tilt: int | None = Field(None, description="Tilt, driver's units.")
-
-    def named(self) -> dict[str, int]:
-        """The controls that were given a value."""
-        return self.model_dump(exclude_none=True)
-
-
-class CameraConfig(_Section):
-    """The camera asked for; what it grants may differ."""
-
-    source: str = Field(
-        "/dev/video0",
-        description="/dev/videoN, an index, /dev/v4l/by-id/…, usb:VID:PID[:SERIAL], csi://N, "
-        "rtsp:// or http:// address, file, folder, demo, or scripted:FILE.toml.",
-    )
-    width: int = Field(640, ge=64, le=7680, description="Width asked for, pixels.")
-    height: int = Field(480, ge=64, le=4320, description="Height asked for, pixels.")
-    fps: float = Field(30.0, gt=0, le=240, description="Frame rate asked for, frames per second.")
-    controls: CameraControls = Field(
-        CameraControls(), description="Controls to set; nothing by default."
-    )
-
-
-class DetectorConfig(_Section):
+class DetectorConfig(Section):
     """The face detector, and when it looks."""
 
     kind: Literal["auto", "yunet", "haar"] = Field(
@@ -89,7 +44,7 @@ class DetectorConfig(_Section):
     )
 
 
-class RuntimeConfig(_Section):
+class RuntimeConfig(Section):
     """The inference runtime."""
 
     bundle: Path | None = Field(
@@ -111,28 +66,38 @@ class RuntimeConfig(_Section):
     )
 
 
-class QualityConfig(_Section):
+class QualityConfig(Section):
     """Which faces are good enough to judge; the others show as low_quality, with the reason."""
 
-    enabled: bool = Field(True, description="Judge the quality of faces at all.")
+    enabled: bool = Field(
+        True, title="Judge quality", description="Judge the quality of faces at all.",
+        json_schema_extra=live(),
+    )  # fmt: skip
     least_side: float = Field(
-        24.0, ge=0, le=1000, description="Shorter side of the box; under it, too small. Pixels."
-    )
+        24.0, ge=0, le=1000, title="Smallest face",
+        description="Shorter side of the box; under it, too small. Pixels.",
+        json_schema_extra=live("px"),
+    )  # fmt: skip
     least_light: float = Field(
-        25.0, ge=0, le=255, description="Mean luminance of the face; under it, too dark. 0 to 255."
-    )
+        25.0, ge=0, le=255, title="Darkest face",
+        description="Mean luminance of the face; under it, too dark. 0 to 255.",
+        json_schema_extra=live(),
+    )  # fmt: skip
     most_light: float = Field(
-        235.0, ge=0, le=255,
+        235.0, ge=0, le=255, title="Brightest face",
         description="Mean luminance of the face; over it, too bright. 0 to 255.",
+        json_schema_extra=live(),
     )  # fmt: skip
     least_sharpness: float = Field(
-        0.22, ge=0, le=10,
+        0.22, ge=0, le=10, title="Least sharpness",
         description="Detail over contrast of the face; under it, blurred. A ratio, 0 is no bound.",
+        json_schema_extra=live(),
     )  # fmt: skip
     most_turn: float = Field(
-        0.6, gt=0, le=10,
+        0.6, gt=0, le=10, title="Most turned away",
         description="Nose tip off the middle of the eyes; over it, turned away. In distances "
         "between the eyes; a frontal face has 0.",
+        json_schema_extra=live(),
     )  # fmt: skip
 
 
@@ -142,49 +107,71 @@ FRAME_S = 1 / 30
 # An average over a window of w seconds is w/2 old on average, as one with a time constant of w/2.
 SMOOTHING_PRESETS: dict[str, dict[str, float]] = {
     "custom": {},
-    "calm": {"tau_s": 0.5, "hysteresis": 0.15, "dwell_s": 1.0, "vote_s": 0.0},
-    "quick": {"tau_s": 0.12, "hysteresis": 0.08, "dwell_s": 0.0, "vote_s": 0.0},
-    "plan": {"tau_s": 2.5 * FRAME_S, "hysteresis": 0.1, "dwell_s": 0.0, "vote_s": 5 * FRAME_S},
+    "calm": {
+        "tau_s": 0.15, "hysteresis": 0.15, "evidence_s": 0.15, "dwell_s": 1.0, "vote_s": 0.0,
+    },
+    "quick": {
+        "tau_s": 0.05, "hysteresis": 0.1, "evidence_s": 0.04, "dwell_s": 0.0, "vote_s": 0.0,
+    },
+    "plan": {
+        "tau_s": 2.5 * FRAME_S, "hysteresis": 0.1, "evidence_s": 0.0, "dwell_s": 0.0,
+        "vote_s": 5 * FRAME_S,
+    },
     "plan-calm": {
-        "tau_s": 3.5 * FRAME_S, "hysteresis": 0.15, "dwell_s": 0.0, "vote_s": 7 * FRAME_S,
+        "tau_s": 3.5 * FRAME_S, "hysteresis": 0.15, "evidence_s": 0.0, "dwell_s": 0.0,
+        "vote_s": 7 * FRAME_S,
     },
 }  # fmt: skip
 """What each preset sets, unless the file says otherwise."""
 
 
-class SmoothingConfig(_Section):
+class SmoothingConfig(Section):
     """From probabilities of single frames to a label that does not flicker."""
 
     preset: Literal["custom", "calm", "quick", "plan", "plan-calm"] = Field(
         "custom",
+        title="Smoothing preset",
         description="Fills what is not set here: calm (fewer changes), quick (sooner), plan (a "
         "vote over 5 frames at 30 per second, lead 0.1), plan-calm (7 frames, 0.15); custom: "
         "nothing.",
+        json_schema_extra=live(),
     )
     tau_s: float = Field(
-        0.25, ge=0, le=10, description="Time constant of the moving average, seconds; 0 is none."
-    )
+        0.1, ge=0, le=10, title="Smoothing time",
+        description="Time constant of the moving average, seconds; 0 is none.",
+        json_schema_extra=live("s"),
+    )  # fmt: skip
     hysteresis: float = Field(
-        0.1, ge=0, lt=1, description="Lead in probability a new label needs over the shown one."
-    )
+        0.1, ge=0, lt=1, title="Lead of a new label",
+        description="Lead in probability a new label needs over the shown one.",
+        json_schema_extra=live(),
+    )  # fmt: skip
+    evidence_s: float = Field(
+        0.1, ge=0, le=10, title="Evidence for a new label",
+        description="How much must speak against a shown label, added up over time: probability "
+        "by which the rules are more than met, times seconds; 0 is nothing.",
+        json_schema_extra=live("s"),
+    )  # fmt: skip
     abstain_threshold: float | None = Field(
-        None, ge=0, le=1, description="Overrides the bundle's threshold for 'uncertain'."
-    )
+        None, ge=0, le=1, title="Threshold for 'uncertain'",
+        description="Overrides the bundle's threshold for 'uncertain'.",
+        json_schema_extra=live(),
+    )  # fmt: skip
     dwell_s: float = Field(
-        0.0, ge=0, le=10, description="Least time a shown label stays, seconds; 0 is none."
-    )
+        0.0, ge=0, le=10, title="Least time of a label",
+        description="Least time a shown label stays, seconds; 0 is none.",
+        json_schema_extra=live("s"),
+    )  # fmt: skip
     vote_s: float = Field(
-        0.0,
-        ge=0,
-        le=10,
+        0.0, ge=0, le=10, title="Window of the vote",
         description="A new label must be on top for most of this long, seconds; 0 is no vote.",
-    )
+        json_schema_extra=live("s"),
+    )  # fmt: skip
     quality_grace_s: float = Field(
-        0.5,
-        ge=0,
-        le=60,
+        0.5, ge=0, le=60, title="Patience with a poor face",
         description="How long a face may be too poor to judge before it shows, seconds.",
-    )
+        json_schema_extra=live("s"),
+    )  # fmt: skip
 
     @model_validator(mode="before")
     @classmethod
@@ -195,19 +182,7 @@ class SmoothingConfig(_Section):
         return values
 
 
-class DashboardConfig(_Section):
-    """The page on the LAN."""
-
-    enabled: bool = Field(True, description="Start the dashboard with the program.")
-    host: str = Field("127.0.0.1", description="Address it listens on; others need a token.")
-    port: int = Field(8080, ge=0, le=65535, description="TCP port; 0 takes any free one.")
-    preview_fps: float = Field(12.0, gt=0, le=60, description="Most preview images per second.")
-    raw_view_s: float = Field(
-        300.0, gt=0, le=3600, description="Seconds until a raw view turns itself off."
-    )
-
-
-class OutputConfig(_Section):
+class OutputConfig(Section):
     """What is written."""
 
     session: bool = Field(True, description="Write the session log.")
@@ -235,10 +210,21 @@ class OutputConfig(_Section):
         return self
 
 
-class Profile(_Section):
+class Profile(Section):
     """One box."""
 
     name: str = Field(description="Name of the profile.")
+    purpose: tuple[Purpose, ...] = Field(
+        (),
+        description="What the box is for: a word, or a list of them. A deployed profile must say "
+        "it; workplace and education are refused unless medical or safety is declared with them "
+        "(EU AI Act, Art. 5(1)(f)).",
+    )
+    notice: str | None = Field(
+        None, min_length=20, max_length=1000,
+        description="What people before the camera are told (EU AI Act, Art. 50(3)), shown on the "
+        "page; without it, a text made from the purpose.",
+    )  # fmt: skip
     camera: CameraConfig = Field(CameraConfig(), description="The camera.")
     detector: DetectorConfig = Field(DetectorConfig(), description="The face detector.")
     runtime: RuntimeConfig = Field(RuntimeConfig(), description="The inference runtime.")
@@ -246,6 +232,25 @@ class Profile(_Section):
     smoothing: SmoothingConfig = Field(SmoothingConfig(), description="Smoothing of labels.")
     dashboard: DashboardConfig = Field(DashboardConfig(), description="The page on the LAN.")
     output: OutputConfig = Field(OutputConfig(), description="What is written.")
+    serial: SerialConfig = Field(SerialConfig(), description="The microcontroller, if any.")
+    mqtt: MqttConfig = Field(MqttConfig(), description="The MQTT broker, if any.")
+
+    @field_validator("purpose", mode="before")
+    @classmethod
+    def _list(cls, value: Any) -> Any:
+        return (value,) if isinstance(value, str) else value
+
+    @field_validator("purpose")
+    @classmethod
+    def _allowed(cls, value: tuple[Purpose, ...]) -> tuple[Purpose, ...]:
+        if why := refusal(value):
+            raise ValueError(why)
+        return value
+
+    def notice_text(self) -> str:
+        """What people before the camera must be told."""
+        sent = self.mqtt.host is not None or self.serial.port is not None
+        return self.notice or notice_text(self.purpose, logged=self.output.session, sent=sent)
 
 
 def profile_names() -> list[str]:
@@ -254,7 +259,7 @@ def profile_names() -> list[str]:
 
 
 def load_profile(profile: str, overrides: dict[str, Any]) -> Profile:
-    """A profile by name or TOML file, with overrides `section.key` → value, checked.
+    """A profile by name or TOML file, with overrides by dotted key, checked.
 
     Raises `UserError` naming file and key, with the nearest known key for an unknown one.
     """
@@ -271,8 +276,10 @@ def load_profile(profile: str, overrides: dict[str, Any]) -> Profile:
         raise UserError(f"{file}: not readable as TOML: {error}") from None
     content.setdefault("name", file.stem)
     for key, value in overrides.items():
-        section, _, name = key.partition(".")
-        part = content.setdefault(section, {})
+        *above, name = key.split(".")
+        part = content
+        for section in above:
+            part = part.setdefault(section, {}) if isinstance(part, dict) else {}
         if isinstance(part, dict):  # else the model below says what is wrong with it
             part[name] = value
     try:

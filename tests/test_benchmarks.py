@@ -25,6 +25,10 @@ FIGURES = {
     "python benchmarks/rivals.py": {
         "contenders", "ratios", "clips", "frames_per_round", "rounds", "bundle", "detector",
     },
+    "python benchmarks/dashboard_load.py": {
+        "e2e_ms", "p99_rise_ms", "p99_ratio", "control_ms", "answers", "streams", "client_cpu_s",
+        "footprint",
+    },
     "python benchmarks/capture_recovery.py": {
         "cycles", "kills", "stops", "device_back_s", "sigkill_s", "sigstop_s", "hand_over_ms",
         "footprint", "left_behind", "drops", "events",
@@ -33,6 +37,15 @@ FIGURES = {
         "n", "missed", "given", "found", "difference_points", "difference_interval", "bundle",
     },
     "python benchmarks/robustness.py": {"n", "unspoilt", "ways", "bundle", "manifest_sha256"},
+    "python benchmarks/serial_link.py": {"random", "bad_line", "flips", "agreement", "replug"},
+    "python benchmarks/smoothing.py": {
+        "settings", "tried", "max_lag_s", "tune", "report", "clips", "sessions", "bundle",
+        "detector",
+    },
+    "python benchmarks/fleet.py": {
+        "boxes", "seconds", "outage_s", "connected_s", "delivery_ms", "steady", "broker", "outage",
+        "links_cpu_percent_per_box",
+    },
     "fer-edge bench": {
         "frames", "e2e_ms", "stages_ms", "fps", "cpu_s_per_1000_frames", "peak_rss_mb",
         "first_result_s", "face_rate", "detections_run", "bundle",

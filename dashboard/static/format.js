@@ -1,4 +1,4 @@
-// Numbers and durations as people read them.
+// Numbers, durations and names as people read them.
 
 const THIN = "\u202f";
 
@@ -27,6 +27,19 @@ export function duration(seconds) {
   return `${days}${THIN}d ${hours % 24}${THIN}h`;
 }
 
+export function size(bytes) {
+  if (bytes < 1000) return `${bytes}${THIN}B`;
+  if (bytes < 1e6) return `${number(bytes / 1000)}${THIN}kB`;
+  return `${number(bytes / 1e6)}${THIN}MB`;
+}
+
+/** A moment as ISO 8601 says it, in this reader's own time. */
+export function moment(iso) {
+  return new Date(iso).toLocaleString(undefined, { dateStyle: "medium", timeStyle: "short" });
+}
+
+/** A label for people: `low_quality` is a face that is not judged. */
 export function title(word) {
+  if (word === "low_quality") return "Not judged";
   return word.charAt(0).toUpperCase() + word.slice(1);
 }

@@ -20,7 +20,9 @@ form.addEventListener("submit", async (event) => {
     }
     const answer = await response.json().catch(() => ({}));
     error.textContent =
-      response.status === 401 ? "That is not the token." : (answer.error ?? "Log-in failed.");
+      response.status === 401
+        ? `That is not the ${form.dataset.secret}.`
+        : (answer.error ?? "Log-in failed.");
   } catch {
     error.textContent = "The dashboard does not answer.";
   } finally {

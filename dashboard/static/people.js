@@ -1,23 +1,12 @@
 // A card for each face in view.
 
+import { element, write } from "./dom.js";
 import { duration, percent, title } from "./format.js";
 
 const LINGER_MS = 1500; // A face missed for a moment does not make its card jump.
 
-function element(tag, className, text) {
-  const made = document.createElement(tag);
-  made.className = className;
-  if (text !== undefined) made.textContent = text;
-  return made;
-}
-
-/** Writes only what changed, so that a reader's place and a selection survive. */
-function write(node, text) {
-  if (node.textContent !== text) node.textContent = text;
-}
-
 class Card {
-  constructor(track, expressions) {
+  constructor(track, expressions, onWrong) {
     this.track = track;
     this.root = element("li", "card");
     this.root.dataset.track = track;
@@ -39,16 +28,25 @@ class Card {
       bars.append(row);
       return { row, fill, value };
     });
-    this.root.append(this.name, this.held, this.label, this.confidence, bars);
+    const wrong = element("button", "wrong", "That is wrong");
+    wrong.setAttribute("aria-label", `That is wrong: person ${track}`);
+    wrong.addEventListener("click", () => onWrong(this.face));
+    this.root.append(this.name, this.held, this.label, this.confidence, bars, wrong);
   }
 
   show(face, expressions, now) {
     this.seenAt = now;
-    const uncertain = face.label === "uncertain";
-    this.root.classList.toggle("uncertain", uncertain);
+    this.face = face;
+    const undecided = face.label === "uncertain" || face.label === "low_quality";
+    this.root.classList.toggle("uncertain", undecided);
     this.root.classList.remove("gone");
     write(this.label, title(face.label));
-    write(this.confidence, (uncertain ? `${title(face.top)}? ` : "") + percent(face.confidence));
+    write(
+      this.confidence,
+      face.label === "low_quality"
+        ? face.quality
+        : (undecided ? `${title(face.top)}? ` : "") + percent(face.confidence),
+    );
     write(this.held, `for ${duration(face.held_s)}`);
     this.bars.forEach(({ row, fill, value }, i) => {
       row.classList.toggle("shown", expressions[i] === face.label);
@@ -60,8 +58,9 @@ class Card {
 
 /** The list of people in view, in the order they came. */
 export class People {
-  constructor(list, count, nobody, expressions) {
-    Object.assign(this, { list, count, nobody, expressions });
+  /** `onWrong(face)` is called when somebody says that a label is wrong. */
+  constructor(list, count, nobody, expressions, onWrong) {
+    Object.assign(this, { list, count, nobody, expressions, onWrong });
     this.cards = new Map();
   }
 
@@ -85,7 +84,7 @@ export class People {
   }
 
   add(track) {
-    const card = new Card(track, this.expressions);
+    const card = new Card(track, this.expressions, this.onWrong);
     const after = [...this.cards.values()].find((other) => other.track > track);
     this.list.insertBefore(card.root, after ? after.root : null);
     this.cards.set(track, card);

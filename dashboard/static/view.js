@@ -1,24 +1,25 @@
 // The live picture and the switch that pixelates it. What holds is always what the box answered.
 
-import { request, RequestError } from "./requests.js";
+import { RequestError } from "./requests.js";
 
-const POLL_MS = 3000; // Somebody else may have switched.
 const RETRY_MS = 3000;
 
 export class View {
-  constructor() {
+  constructor(settings) {
+    this.settings = settings;
     for (const id of ["frame", "picture", "pixelate", "raw-banner", "confirm-raw"]) {
       this[id] = document.getElementById(id);
     }
     this.error = document.getElementById("settings-error");
     this.asked = 0;
-    this.turn = 0;
-    this.changing = false;
     this.pixelate.addEventListener("change", () => this.change());
     this["confirm-raw"].addEventListener("close", () => this.confirmed());
     this.picture.addEventListener("error", () => this.retryPicture());
     document.addEventListener("visibilitychange", () => document.hidden && this.release());
-    setInterval(() => document.hidden || this.refresh(), POLL_MS);
+    settings.listen(
+      (answer) => this.show(answer),
+      () => (this.pixelate.disabled = true), // Nobody there to switch anything.
+    );
   }
 
   /** Open the picture stream anew. */
@@ -26,7 +27,7 @@ export class View {
     this.release();
     this.asked += 1;
     this.picture.src = `/stream.mjpg?${this.asked}`;
-    this.refresh();
+    this.settings.refresh();
   }
 
   /** Give the stream back, as a hidden page does. */
@@ -63,28 +64,12 @@ export class View {
 
   async set(raw) {
     this.error.textContent = "";
-    this.changing = true;
-    this.turn += 1; // An answer still under way says how it was before.
     try {
-      this.show(await request("/api/settings", { set: { raw_view: raw } }));
+      await this.settings.set({ raw_view: raw });
     } catch (error) {
       if (!(error instanceof RequestError)) throw error;
       this.pixelate.checked = this["raw-banner"].hidden; // As the box last said.
       this.error.textContent = `Not changed: ${error.message}`;
-    } finally {
-      this.changing = false;
-    }
-  }
-
-  async refresh() {
-    if (this.changing) return;
-    const turn = ++this.turn;
-    try {
-      const answer = await request("/api/settings");
-      if (turn === this.turn) this.show(answer);
-    } catch (error) {
-      if (!(error instanceof RequestError)) throw error;
-      this.pixelate.disabled = !this.changing; // Nobody there to switch anything.
     }
   }
 

@@ -27,7 +27,10 @@ from firmware_config.profile import SmoothingConfig, load_profile
 SHOWN = ("label", "top", "confidence", "held_s")
 """The columns that a replay gives again."""
 
-_FLAGS = ("tau_s", "hysteresis", "dwell_s", "vote_s", "quality_grace_s", "abstain_threshold")
+_FLAGS = (
+    "tau_s", "hysteresis", "evidence_s", "dwell_s", "vote_s", "quality_grace_s",
+    "abstain_threshold",
+)  # fmt: skip
 
 
 def _result(frame: SessionFrame, labels: Sequence[Shown]) -> FrameResult:
@@ -60,15 +63,20 @@ def _result(frame: SessionFrame, labels: Sequence[Shown]) -> FrameResult:
 
 
 def replay(
-    frames: Sequence[SessionFrame], settings: SmoothingSettings
+    frames: Sequence[SessionFrame],
+    settings: SmoothingSettings,
+    changes: Sequence[tuple[int, SmoothingSettings]] = (),
 ) -> Iterator[tuple[FrameResult, int]]:
     """Every frame's result with these settings, and the labels that changed in it.
 
+    `changes` are settings that take over, each with the index of the first frame under it.
     Ids of tracks are never used again, so a track is alive until its last row.
     """
     last = {face.track: k for k, frame in enumerate(frames) for face in frame.faces}
     labels, alive = Labels(settings), set[int]()
     for k, frame in enumerate(frames):
+        for _, changed in (change for change in changes if change[0] == k):
+            labels.change(changed)
         alive = {track for track in alive if last[track] >= k} | {f.track for f in frame.faces}
         evidence = [FaceEvidence(f.track, f.probabilities, f.quality) for f in frame.faces]
         shown = labels.update(evidence, alive, frame.mono_ns)
@@ -160,13 +168,16 @@ def main(arguments: Sequence[str]) -> int:
     if given.out is not None:
         taken = {k: v for k, v in session.header.items() if k not in PART_KEYS}
         out = SessionLog(given.out, {**taken, "smoothing": asdict(settings)})
+    # Asked what would have been with other settings, those hold all the time.
+    changes = session.changes if settings == session.settings() else ()
+    replayed = replay(session.frames, settings, changes)
     totals, first = KpiTotals(), None
-    for frame, (result, flips) in zip(
-        session.frames, replay(session.frames, settings), strict=True
-    ):
+    for k, (frame, (result, flips)) in enumerate(zip(session.frames, replayed, strict=True)):
         totals.add(result, flips)
         first = first or difference(frame, result)
         if out is not None:
+            for _, changed in (change for change in changes if change[0] == k):
+                out.change({"smoothing": asdict(changed)})
             out.write(result)
     if out is not None:
         out.close()

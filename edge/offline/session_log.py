@@ -55,13 +55,18 @@ class SessionFrame:
 
 @dataclass(frozen=True)
 class Session:
-    """A log: its header, and its frames in order."""
+    """A log: its header, and its frames in order.
+
+    `changes` are the settings of the smoothing that took over while it ran, each with the index of
+    the first frame under it, in order.
+    """
 
     header: dict[str, Any]
     frames: list[SessionFrame]
+    changes: tuple[tuple[int, SmoothingSettings], ...] = ()
 
     def settings(self) -> SmoothingSettings:
-        """What it was smoothed with. Raises `UserError` if the header does not say."""
+        """What it was smoothed with at first. Raises `UserError` if the header does not say."""
         found = self.header.get("smoothing")
         try:
             values = dict(found or {})
@@ -172,13 +177,18 @@ def read_parts(file: Path) -> Session:
     while number > 1 and part_file(first, number - 1).is_file():
         number -= 1
     session = read_session(part_file(first, number))
-    frames = session.frames
+    frames, smoothing = session.frames, session.header.get("smoothing")
+    changes: list[tuple[int, SmoothingSettings]] = []
     while (following := part_file(first, number + 1)).is_file():
-        frames += read_session(following).frames
+        part = read_session(following)
+        if part.header.get("smoothing") != smoothing:
+            smoothing = part.header.get("smoothing")
+            changes.append((len(frames), part.settings()))
+        frames += part.frames
         number += 1
     earlier = session.header.get("earlier_tracks", 0)
     if not earlier:
-        return session
+        return replace(session, changes=tuple(changes))
     return Session(
         session.header,
         [
@@ -188,4 +198,5 @@ def read_parts(file: Path) -> Session:
             )
             for frame in frames
         ],
+        tuple(changes),
     )

@@ -4,6 +4,8 @@ from collections.abc import Sequence
 from typing import Protocol
 
 from contract.telemetry import FrameResult, KpiSnapshot
+from edge.sinks.mqtt import open_mqtt
+from edge.sinks.serial_link import SerialLink
 from firmware_config.profile import Profile
 
 
@@ -30,4 +32,9 @@ class Link(Protocol):
 
 def open_links(profile: Profile) -> Sequence[Link]:
     """The links that `profile` asks for, begun. Raises `UserError` for a setting that cannot be."""
-    return ()
+    links: list[Link] = []
+    if profile.serial.port is not None:
+        links.append(SerialLink(profile.serial, profile.name))
+    if profile.mqtt.host is not None:
+        links.append(open_mqtt(profile.mqtt, profile.name))
+    return links

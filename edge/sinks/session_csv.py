@@ -3,7 +3,8 @@
 Line 1 is `# fer-edge session` and a JSON header (version, part, profile, bundle hash, smoothing,
 clock state), line 2 the column names, then a row per face per frame, and one with empty face
 columns for a frame without a face. Floats are written so that reading them back gives the same
-bits, and the header holds every setting of the smoothing, so it can be replayed exactly.
+bits, and the header holds every setting of the smoothing, so it can be replayed exactly; when they
+change while the program runs, the session goes on in another part.
 
 A face that was too poor to judge has the reason in `quality` and no probabilities. Ids of tracks
 are never used again, so a track ended after its last row. `whole` is 1 while every frame of the
@@ -152,6 +153,16 @@ class SessionLog:
             self.problem = None
             log.info("session log goes on (%s); frames not logged: %d", self.file, self.lost)
 
+    def change(self, header: dict[str, Any]) -> None:
+        """Go on in another part, as values of the header have changed: from now on, these."""
+        self._header = {**self._header, **header}
+        if self._size == 0:
+            return  # nothing is written yet under the old one, as the disk is full
+        try:
+            self._next_part()
+        except OSError as error:
+            self._fail(error)
+
     def lose(self, frames: int, last: FrameResult) -> None:
         """Count frames that are not logged; `last` is one of them, with the highest track."""
         self.lost += frames
@@ -210,13 +221,14 @@ class SessionLog:
             self._append(first.encode() + _lines(COLUMNS))
 
     def _next_part(self) -> None:
-        assert self._stream is not None
-        os.fsync(self._stream.fileno())
-        self._stream.close()
-        self._stream = None
+        stream, self._stream = self._stream, None
+        # First of all: a disk that fails now must not have later rows under the old header.
         self._part += 1
         self._size, self._synced, self._earlier = 0, 0, self._highest
         self.file = part_file(self._first, self._part)
+        if stream is not None:
+            with stream:
+                os.fsync(stream.fileno())
         self._prune()
         self._open()
 

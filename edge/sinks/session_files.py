@@ -4,10 +4,11 @@ import logging
 import re
 from pathlib import Path
 
+from contract.session_names import SESSION_NAME
+
 RECENT_S = 60.0
 """A file written to so lately may be another program's, and in use."""
 
-_OWN = re.compile(r"\d{8}T\d{6}_\d{6}Z(\.part\d+)?\.csv")
 _PART = re.compile(r"(?P<session>.+)\.part(?P<number>\d+)\.csv")
 
 log = logging.getLogger(__name__)
@@ -34,7 +35,7 @@ def prune(current: Path, total_bytes: int, age_s: float, now: float) -> None:
     """
     found = []
     for file in current.parent.iterdir():
-        if _OWN.fullmatch(file.name) and file.name != current.name:
+        if SESSION_NAME.fullmatch(file.name) and file.name != current.name:
             status = file.stat()
             found.append((status.st_mtime, status.st_size, file))
     found.sort(reverse=True)

@@ -2,7 +2,7 @@
 
 import logging
 import threading
-from typing import Protocol
+from typing import Any, Protocol
 
 from contract.telemetry import FrameResult
 from edge.sinks.session_csv import SessionLog
@@ -30,6 +30,9 @@ class ResultSink(Protocol):
     def write(self, result: FrameResult) -> None:
         """Keep a result."""
 
+    def change(self, header: dict[str, Any]) -> None:
+        """The results from now on are made by other settings than the header says: these."""
+
     def close(self) -> None:
         """Everything kept is safe on return."""
 
@@ -43,7 +46,8 @@ class BackgroundLog:
         self.session = session
         self._most_waiting, self._close_s = most_waiting, close_s
         self._lock = threading.Lock()
-        self._waiting: list[FrameResult] = []
+        self._waiting: list[FrameResult | dict[str, Any]] = []
+        """Results, and changes of the header between them."""
         self._overflow: list[FrameResult] = []
         self._overflowed = 0
         self._stop = threading.Event()
@@ -72,6 +76,11 @@ class BackgroundLog:
             if not self._overflow or _highest(result) > _highest(self._overflow[0]):
                 self._overflow = [result]
 
+    def change(self, header: dict[str, Any]) -> None:
+        """Queue a change of the header, for the results after it."""
+        with self._lock:
+            self._waiting.append(header)
+
     def close(self) -> None:
         """Log what waits and close; a disk that is stuck is left behind after a moment."""
         self._stop.set()
@@ -92,7 +101,10 @@ class BackgroundLog:
             overflow, self._overflow = self._overflow, []
             lost, self._overflowed = self._overflowed, 0
         for result in results:
-            self.session.write(result)
+            if isinstance(result, dict):
+                self.session.change(result)
+            else:
+                self.session.write(result)
         for result in overflow:  # they came after those that waited
             self.session.lose(lost, result)
 

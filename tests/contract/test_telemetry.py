@@ -14,8 +14,10 @@ from contract.telemetry import (
     FaceResult,
     FeedAddress,
     FrameResult,
+    Histogram,
     KpiSnapshot,
     LiveUpdate,
+    Totals,
     from_json,
     to_json,
 )
@@ -35,6 +37,17 @@ frames = st.builds(
     width=st.integers(1), height=st.integers(1), faces=st.lists(faces, max_size=3).map(tuple),
     stages_ms=by_name, e2e_ms=numbers, detected=st.booleans(),
 )  # fmt: skip
+counts = st.integers(0, 2**53)
+count_by_name = st.dictionaries(st.text(max_size=5), counts, max_size=3)
+histograms = st.builds(
+    Histogram, counts=st.lists(counts, max_size=3).map(tuple), sum_ms=numbers
+)  # fmt: skip
+totals = st.builds(
+    Totals,
+    e2e=histograms, stages=st.dictionaries(st.text(max_size=5), histograms, max_size=2),
+    face_frames=counts, flip_frames=counts, flips=counts, face_s=numbers, labels=count_by_name,
+    judged=counts, sure=counts, poor=count_by_name,
+)  # fmt: skip
 kpis = st.builds(
     KpiSnapshot,
     uptime_s=numbers, frames=st.integers(0), fps=numbers, e2e_ms=by_name,
@@ -43,6 +56,7 @@ kpis = st.builds(
     drops=st.dictionaries(st.text(max_size=5), st.integers(0), max_size=2), cpu_percent=numbers,
     rss_mb=numbers, camera=st.text(), source=st.text(), detector=st.text(), model=st.text(),
     backend=st.text(), notes=st.lists(st.text(), max_size=2).map(tuple),
+    temperature_c=st.one_of(st.none(), numbers), totals=totals,
 )  # fmt: skip
 updates = st.builds(LiveUpdate, frame=st.one_of(st.none(), frames), kpi=kpis)
 

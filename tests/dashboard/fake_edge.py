@@ -17,6 +17,7 @@ from contract.expressions import EXPRESSIONS, UNCERTAIN
 from contract.telemetry import (
     PREVIEW,
     TELEMETRY,
+    Check,
     FaceResult,
     FeedAddress,
     FrameResult,
@@ -33,7 +34,56 @@ SCHEMA = {
     "properties": {
         "raw_view": {"type": "boolean", "default": False, "description": "Show faces as they are."},
         "tau_s": {"type": "number", "minimum": 0, "default": 0.5, "description": "Smoothing."},
+        "smoothing.preset": {
+            "enum": ["custom", "calm"],
+            "type": "string",
+            "title": "Preset",
+            "description": "Fills what is not set.",
+        },
+        "smoothing.hold_s": {
+            "type": "number",
+            "minimum": 0,
+            "exclusiveMaximum": 10,
+            "title": "Least time of a label",
+            "description": "A label stays this long.",
+            "unit": "s",
+        },
+        "smoothing.abstain_threshold": {
+            "anyOf": [{"type": "number", "minimum": 0, "maximum": 1}, {"type": "null"}],
+            "title": "Threshold for 'uncertain'",
+            "description": "In place of the bundle's own.",
+        },
+        "quality.enabled": {
+            "type": "boolean",
+            "title": "Judge quality",
+            "description": "Of faces, at all.",
+        },
     },
+}
+VALUES: dict[str, Any] = {
+    "raw_view": False,
+    "tau_s": 0.5,
+    "smoothing.preset": "custom",
+    "smoothing.hold_s": 0.0,
+    "smoothing.abstain_threshold": None,
+    "quality.enabled": True,
+}
+CHECKS = (
+    Check("camera", True, "live, 30 frames a second"),
+    Check("model", True, "a student, int8 on openvino; its golden check passed"),
+    Check("detector", False, "Haar stands in: YuNet's file was not found", critical=False),
+)
+MODEL = {
+    "name": "mobilenetv3_large_100",
+    "sha256": "3f9a1c27" * 8,
+    "artifact": "student_int8.xml",
+    "precision": "int8",
+    "backend": "openvino",
+    "latency_ms": 3.21,
+    "provenance": {"commit": "c0ffee", "phase": "student_kd", "seed": 1337},
+    "metrics": {"val": {"protocol": "argmax", "n": 12, "accuracy": 0.75, "macro_f1": 0.5}},
+    "card": "# A card\n\nFor *people*: <b>not bold</b>, `code`.\n\n- one\n- two\n\n"
+    "| metric | value |\n| --- | ---: |\n| accuracy | 0.7500 |\n",
 }
 # Moods of the two people: expression indices they go through, seconds each lasts.
 MOODS = {1: ((3, 6, 5), 9.0), 4: ((6, 4, 6, 3), 7.0)}
@@ -86,8 +136,17 @@ def make_kpi(t: float, frames: int = 100, **changes: Any) -> KpiSnapshot:
         "detector": "yunet",
         "model": "mobilenetv3_large_100 · 3f9a1c27",
         "backend": "openvino int8",
+        "temperature_c": 51 + 3 * math.sin(t / 40),
+        "checks": CHECKS,
+        "notice": "A camera films this place, and an AI system estimates facial expressions.",
     }
     return KpiSnapshot(**{**values, **changes})
+
+
+def _fits(value: Any, now: Any) -> bool:
+    if isinstance(now, bool) or isinstance(value, bool) or isinstance(now, str):
+        return type(value) is type(now)
+    return value is None or (isinstance(value, int | float) and value >= 0)
 
 
 class FakeEdge:
@@ -106,7 +165,9 @@ class FakeEdge:
         self.answering = True
         self.previewing = False
         self.previews_sent = 0
-        self.values: dict[str, Any] = {"raw_view": False, "tau_s": 0.5}
+        self.values: dict[str, Any] = dict(VALUES)
+        self.corrections: list[dict[str, Any]] = []
+        self.restart: list[str] = []
         self.started_s = time.monotonic() - 400
         self.frames = 12_000
         self._stop = threading.Event()
@@ -189,13 +250,20 @@ class FakeEdge:
 
     def answer(self, request: dict[str, Any]) -> dict[str, Any]:
         """The answer to a control request, as `contract/telemetry.py` says."""
+        if request == {"get": "model"}:
+            return MODEL
+        if "correct" in request:
+            if request["correct"]["track"] not in self.people:
+                return {"error": "that person was not in view then; correct it sooner"}
+            self.corrections.append(request["correct"])
+            return {"corrected": request["correct"]}
         for key, value in request.get("set", {}).items():
             if key not in self.values:
                 return {"error": f"unknown setting '{key}'"}
-            if not isinstance(value, type(self.values[key])):
+            if not _fits(value, self.values[key]):
                 return {"error": f"{key}: {value!r} is not of the right type"}
             self.values[key] = value
-        return {"schema": SCHEMA, "values": self.values}
+        return {"schema": SCHEMA, "values": self.values, "restart": self.restart}
 
     def _control(self) -> None:
         socket: zmq.Socket[bytes] = zmq.Context.instance().socket(zmq.ROUTER)

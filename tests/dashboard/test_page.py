@@ -2,64 +2,22 @@
 
 import re
 import socket
-from collections.abc import Iterator
 from dataclasses import replace
 from urllib.parse import urlsplit
 
 import pytest
-from playwright.sync_api import Browser, Page, expect, sync_playwright
+from playwright.sync_api import expect
 
 from contract.expressions import EXPRESSIONS
 from contract.telemetry import FaceResult
 from tests.dashboard import fake_edge
 from tests.dashboard.fake_edge import FakeEdge
-from tests.dashboard.processes import CHROMIUM, CHROMIUM_ARGUMENTS, dashboard, until
+from tests.dashboard.processes import CHROMIUM, dashboard, until
+from tests.dashboard.watched import Watched, grave, live
 
 TOKEN = "correct horse battery staple"
 
 pytestmark = pytest.mark.skipif(not CHROMIUM.exists(), reason=f"no browser at {CHROMIUM}")
-
-
-@pytest.fixture(scope="module")
-def browser() -> Iterator[Browser]:
-    with sync_playwright() as playwright:
-        browser = playwright.chromium.launch(
-            executable_path=CHROMIUM, args=CHROMIUM_ARGUMENTS, headless=True
-        )
-        yield browser
-        browser.close()
-
-
-class Watched:
-    """A page, what its console said, and which hosts it asked."""
-
-    def __init__(self, page: Page) -> None:
-        self.page = page
-        self.errors: list[str] = []
-        self.hosts: set[str] = set()
-        page.on("console", lambda m: self.errors.append(m.text) if m.type == "error" else None)
-        page.on("pageerror", lambda error: self.errors.append(str(error)))
-        page.on("request", lambda request: self.hosts.add(urlsplit(request.url).netloc))
-
-
-@pytest.fixture
-def watched(browser: Browser, edge: FakeEdge) -> Iterator[Watched]:
-    context = browser.new_context()
-    page = context.new_page()
-    page.set_default_timeout(10_000)
-    yield Watched(page)
-    context.close()
-    edge.people = [1, 4]
-    edge.kpi_changes = {}
-    edge.speaking = edge.answering = True
-    edge.values["raw_view"] = False
-
-
-def live(watched: Watched, url: str) -> Page:
-    """The page at `url`, once it shows the box."""
-    watched.page.goto(url)
-    expect(watched.page.locator("#connection")).to_have_text("Live")
-    return watched.page
 
 
 def test_the_page_shows_both_people_with_labels_and_bars(watched: Watched, url: str) -> None:
@@ -89,9 +47,9 @@ def test_kpis_move_and_are_drawn(watched: Watched, edge: FakeEdge, url: str) -> 
     expect(fps).to_have_text(re.compile(r"^\d+\.\d$"))
     edge.kpi_changes = {"fps": 12.3, "drops": {"busy": 7}, "model": "another one"}
     expect(fps).to_have_text("12.3")
-    expect(page.locator("#details")).to_contain_text("7 (7 busy)")
+    expect(page.locator('[data-kpi="drops"]')).to_contain_text("7 busy")
     expect(page.locator("#details")).to_contain_text("another one")
-    for key in ("fps", "e2e_p95_ms", "cpu_percent"):
+    for key in ("fps", "e2e_p95_ms", "cpu_percent", "temperature_c"):
         line = page.locator(f'[data-kpi="{key}"] path.line')
         drawn = line.get_attribute("d")
         assert drawn
@@ -148,7 +106,7 @@ def test_raw_view_switched_on_elsewhere_is_shown_too(
     watched: Watched, edge: FakeEdge, url: str
 ) -> None:
     page = live(watched, url)
-    expect(page.get_by_role("switch")).to_be_enabled()
+    expect(page.get_by_role("switch", name="Pixelate faces")).to_be_enabled()
     edge.values["raw_view"] = True
     expect(page.get_by_text("Raw view is on.")).to_be_visible(timeout=6000)
 
@@ -157,7 +115,7 @@ def test_a_switch_the_box_does_not_confirm_stays_as_it_was(
     watched: Watched, edge: FakeEdge, url: str
 ) -> None:
     page = live(watched, url)
-    switch = page.get_by_role("switch")
+    switch = page.get_by_role("switch", name="Pixelate faces")
     expect(switch).to_be_enabled()
     edge.answering = False
     switch.click()
@@ -231,6 +189,7 @@ def test_with_a_token_the_page_asks_for_it(watched: Watched, edge: FakeEdge) -> 
     with dashboard(edge.address.folder, FER_DASHBOARD_TOKEN=TOKEN) as url:
         page.goto(url)
         assert page.url == f"{url}/login"
+        assert grave(page) == []
         page.get_by_label("Access token").fill("wrong")
         page.get_by_role("button", name="Log in").click()
         expect(page.get_by_role("alert")).to_have_text("That is not the token.")
@@ -240,11 +199,17 @@ def test_with_a_token_the_page_asks_for_it(watched: Watched, edge: FakeEdge) -> 
         cookie = page.context.cookies()[0]
         assert (cookie["httpOnly"], cookie["sameSite"]) == (True, "Strict")
         assert page.evaluate("document.cookie") == ""
+        page.get_by_role("button", name="Log out").click()
+        page.wait_for_url(f"{url}/login")
+        page.goto(url)
+        assert page.url == f"{url}/login"
 
 
 def test_nothing_is_cut_off_at_any_width(watched: Watched, url: str) -> None:
     page = live(watched, url)
     expect(page.locator(".card")).to_have_count(2)
+    expect(page.locator("#model-facts dd")).not_to_have_count(0)
+    page.get_by_text("Model card").click()
     for width in (320, 390, 768, 1440):
         page.set_viewport_size({"width": width, "height": 800})
         assert page.evaluate("document.documentElement.scrollWidth") <= width
@@ -252,12 +217,15 @@ def test_nothing_is_cut_off_at_any_width(watched: Watched, url: str) -> None:
 
 def test_it_is_all_reachable_by_keyboard_and_named(watched: Watched, url: str) -> None:
     page = live(watched, url)
-    expect(page.get_by_role("switch")).to_be_enabled()
+    expect(page.get_by_role("switch", name="Pixelate faces")).to_be_enabled()
     page.keyboard.press("Tab")
     assert page.evaluate("document.activeElement.textContent") == "Skip to content"
-    page.keyboard.press("Tab")
-    assert page.evaluate("document.activeElement.id") == "pixelate"
-    for role, count in (("banner", 1), ("main", 1), ("region", 3)):
+    for reached in ("theme", "pixelate"):
+        page.keyboard.press("Tab")
+        assert page.evaluate("document.activeElement.id") == reached
+    for role, count in (("banner", 1), ("main", 1), ("complementary", 1), ("region", 8)):
         expect(page.get_by_role(role)).to_have_count(count)  # type: ignore[arg-type]
-    unnamed = page.locator("img:not([alt]), svg:not([aria-label]), button:empty, input:not([id])")
+    unnamed = page.locator(
+        "img:not([alt]), svg:not([aria-label], [aria-hidden]), button:empty, input:not([id])"
+    )
     expect(unnamed).to_have_count(0)

@@ -2,6 +2,7 @@
 
 import subprocess
 import sys
+from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
@@ -18,7 +19,8 @@ def ran(monkeypatch: pytest.MonkeyPatch) -> list[Profile]:
     """The profiles the live loop was started with."""
     profiles: list[Profile] = []
 
-    def keep(profile: Profile) -> int:
+    def keep(profile: Profile, read: Callable[[], Profile]) -> int:
+        assert read() == profile, "a reload reads the file and the flags again"
         profiles.append(profile)
         return 0
 
@@ -94,6 +96,19 @@ def test_the_users_own_command_needs_nothing_else(ran: list[Profile]) -> None:
     assert ran[0] == ran[1]
     assert ran[0].camera.source == "/dev/video0"
     assert (ran[0].dashboard.host, ran[0].runtime.bundle) == ("127.0.0.1", None)
+
+
+def test_a_service_manager_starts_only_what_says_what_it_is_for(
+    ran: list[Profile], box: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setenv("NOTIFY_SOCKET", "/run/systemd/notify")
+    with pytest.raises(UserError, match=r"box\.toml: purpose: a deployed profile says"):
+        main(["--profile", box])
+    assert ran == []
+    file = Path(box)
+    file.write_text("purpose = 'safety'\n" + file.read_text())
+    assert main(["--profile", box]) == 0
+    assert [profile.purpose for profile in ran] == [("safety",)]
 
 
 @pytest.mark.parametrize(

@@ -16,7 +16,8 @@ from edge.cameras.controls import CONTROLS
 from edge.cameras.csi import CsiCamera, gstreamer_here, pipeline
 from edge.cameras.device import V4l2Camera
 from edge.cameras.identity import UsbId
-from firmware_config.profile import CameraControls, load_profile
+from firmware_config.camera_config import CameraControls
+from firmware_config.profile import load_profile
 
 MJPG = cv2.VideoWriter.fourcc(*"MJPG")
 BRIGHTNESS, AUTO, TIME = (CONTROLS[n] for n in ("brightness", "exposure_auto", "exposure"))

@@ -15,6 +15,8 @@ import zmq
 from contract.faces import Image
 from contract.telemetry import PREVIEW, TELEMETRY, FeedAddress, LiveUpdate, from_json
 from edge.feed import LiveFeed
+from edge.live_settings import LiveSettings
+from firmware_config.profile import DashboardConfig, Profile
 from tests.edge.results import SECOND, a_face, a_kpi, a_result
 
 BOX = (250.0, 150.0, 120.0, 150.0)
@@ -44,9 +46,16 @@ def address() -> Iterator[FeedAddress]:
         yield FeedAddress(Path(name))
 
 
+def settings(clock: Time, preview_fps: float, raw_view_s: float = 1.0) -> LiveSettings:
+    """What may change while it runs, of a profile that is never read again."""
+    dashboard = DashboardConfig(preview_fps=preview_fps, raw_view_s=raw_view_s)
+    profile = Profile(name="desk", dashboard=dashboard)
+    return LiveSettings(profile, lambda: profile, clock)
+
+
 @pytest.fixture
 def feed(address: FeedAddress, clock: Time) -> Iterator[LiveFeed]:
-    running = LiveFeed(address, preview_fps=1000.0, raw_view_s=RAW_VIEW_S, clock=clock).start()
+    running = LiveFeed(address, settings=settings(clock, 60.0, RAW_VIEW_S), clock=clock).start()
     yield running
     running.close()
 
@@ -174,7 +183,7 @@ def test_the_raw_view_is_switched_on_and_turns_itself_off(
     watching = reader.listen(PREVIEW)
     assert shown_detail(feed, watching, clock) < 5
     answer = reader.ask({"set": {"raw_view": True}})
-    assert answer["values"] == {"raw_view": True}
+    assert answer["values"]["raw_view"] is True
     assert shown_detail(feed, watching, clock) > 30
 
     clock.now += RAW_VIEW_S - 30
@@ -192,7 +201,8 @@ def test_the_raw_view_is_switched_on_and_turns_itself_off(
 
 def test_settings_come_with_their_schema(reader: Reader) -> None:
     answer = reader.ask({"get": "settings"})
-    assert answer["values"] == {"raw_view": False}
+    assert answer["values"]["raw_view"] is False
+    assert set(answer["values"]) == set(answer["schema"]["properties"])
     described = answer["schema"]["properties"]["raw_view"]
     assert described["type"] == "boolean" and described["title"] and described["description"]
     assert answer["schema"]["additionalProperties"] is False
@@ -222,11 +232,11 @@ def test_a_bad_request_is_answered_with_an_error_and_changes_nothing(
     answer = reader.ask(request_)
     assert list(answer) == ["error"]
     assert says in answer["error"] and "\n" not in answer["error"]
-    assert reader.ask({"get": "settings"})["values"] == {"raw_view": False}
+    assert reader.ask({"get": "settings"})["values"]["raw_view"] is False
 
 
 def test_the_preview_is_not_faster_than_asked(address: FeedAddress, clock: Time) -> None:
-    feed = LiveFeed(address, preview_fps=10.0, raw_view_s=1.0, clock=clock).start()
+    feed = LiveFeed(address, settings=settings(clock, 10.0), clock=clock).start()
     reader = Reader(address)
     try:
         everything = reader.listen(b"")
@@ -247,7 +257,7 @@ def test_the_preview_is_not_faster_than_asked(address: FeedAddress, clock: Time)
 
 def test_closing_frees_the_sockets_at_once(address: FeedAddress, clock: Time) -> None:
     for _ in range(2):
-        feed = LiveFeed(address, preview_fps=10.0, raw_view_s=1.0, clock=clock).start()
+        feed = LiveFeed(address, settings=settings(clock, 10.0), clock=clock).start()
         began = time.monotonic()
         feed.close()
         assert time.monotonic() - began < 1.0

@@ -5,7 +5,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from contract.telemetry import FrameResult
+from contract.telemetry import LATENCY_BOUNDS_MS, FrameResult, Histogram, Totals
 from edge.kpi import KpiTotals, KpiWindow, percentiles
 from tests.edge.results import SECOND, a_face, a_result
 
@@ -124,3 +124,56 @@ def test_the_totals_do_not_forget_what_the_window_does() -> None:
         kpi.add(at(k / 10), flips=1 if k == 50 else 0)
     assert kpi.flips_per_minute(100 * SECOND) == 0.0
     assert kpi.totals.flips_per_minute == pytest.approx(0.6)
+
+
+def test_what_goes_to_viewers_counts_faces_by_what_was_shown_of_them() -> None:
+    totals = KpiTotals()
+    assert totals.snapshot() == Totals()
+    sure = a_face(1, confidence=0.96)
+    doubtful = a_face(2, label="uncertain", confidence=0.4)
+    dark = a_face(3, label="low_quality", probabilities=(), confidence=0.99, quality="too dark")
+    totals.add(a_result(0, 0, sure, doubtful, dark), 0)
+    totals.add(a_result(1, SECOND // 2, sure, a_face(2, confidence=0.95)), 1)
+    totals.add(a_result(2, SECOND), 0)
+    found = totals.snapshot()
+    assert found.labels == {"happy": 3, "uncertain": 1, "low_quality": 1}
+    # 0.95 itself is not above it, and a face too poor to judge is sure of nothing.
+    assert (found.judged, found.sure, found.poor) == (4, 2, {"too dark": 1})
+    assert (found.face_frames, found.flip_frames, found.flips, found.face_s) == (2, 1, 1, 1.0)
+
+
+def test_latencies_are_counted_under_the_bound_they_do_not_exceed() -> None:
+    totals = KpiTotals()
+    for e2e_ms in (0.5, 2.0, 2.001, 1000.0, 5000.0):
+        totals.add(a_result(0, 0, e2e_ms=e2e_ms, stages_ms={"detect": 3.0}), 0)
+    totals.add(a_result(0, 0, e2e_ms=7.0, stages_ms={}), 0)
+    expected = [0] * (len(LATENCY_BOUNDS_MS) + 1)
+    for bound, count in ((2.0, 2), (4.0, 1), (8.0, 1), (1000.0, 1)):
+        expected[LATENCY_BOUNDS_MS.index(bound)] = count
+    expected[-1] = 1
+    found = totals.snapshot()
+    assert found.e2e.counts == tuple(expected)
+    assert found.e2e.sum_ms == pytest.approx(6011.501)
+    detect = found.stages["detect"]
+    assert detect.counts[LATENCY_BOUNDS_MS.index(4.0)] == sum(detect.counts) == 5
+    assert list(found.stages) == ["detect"]
+
+
+def test_what_was_handed_out_does_not_change_any_more() -> None:
+    """It is on its way to viewers in another thread while frames are counted."""
+    totals = KpiTotals()
+    totals.add(a_result(0, 0, a_face(1)), 0)
+    before = totals.snapshot()
+    totals.add(a_result(1, SECOND, a_face(1)), 1)
+    assert (before.labels, before.face_frames, sum(before.e2e.counts)) == ({"happy": 1}, 1, 1)
+    assert Histogram() == Totals().e2e
+
+
+@given(st.lists(st.floats(0, 1e5), max_size=50))
+def test_no_value_is_lost_from_a_histogram(values: list[float]) -> None:
+    totals = KpiTotals()
+    for value in values:
+        totals.add(a_result(0, 0, e2e_ms=value), 0)
+    found = totals.snapshot().e2e
+    below = [sum(v <= bound for v in values) for bound in LATENCY_BOUNDS_MS]
+    assert np.cumsum(found.counts).tolist() == [*below, len(values)]

@@ -87,12 +87,38 @@ def test_the_state_of_a_face_ends_with_its_track_and_not_before() -> None:
     assert labels.flips == 0
 
 
+def test_other_settings_take_over_and_no_face_starts_anew() -> None:
+    labels = Labels(SETTINGS)
+    labels.update([good("happy"), good("sad", 2)], {1, 2}, 0)
+    labels.change(SmoothingSettings(0.0, 0.0, (0.4,) * 7, quality_grace_s=0.0))
+    # Without a time constant the newest frame is all there is, and poor ones are told at once.
+    shown = labels.update([good("fear"), poor(2)], {1, 2}, TENTH)
+    assert [face.label for face in shown] == ["fear", LOW_QUALITY]
+    assert shown[0].smoothed == pytest.approx(peaked("fear")) and shown[0].flipped
+    assert shown[1].smoothed == peaked("sad"), "what was known of it is still known"
+    labels.change(SETTINGS)
+    (held,) = labels.update([good("fear")], {1}, 11 * TENTH)
+    assert (held.label, held.held_s) == ("fear", 1.0)
+    (new,) = labels.update([good("angry", 3)], {3}, 12 * TENTH)
+    assert new.label == "angry", "who comes later is smoothed by them too"
+
+
+def test_the_same_settings_again_change_nothing() -> None:
+    settings = SmoothingSettings(0.25, 0.1, (0.4,) * 7, dwell_s=0.3, vote_s=0.2)
+    labels, never_touched = Labels(settings), Labels(settings)
+    rng = np.random.default_rng(5)
+    for k in range(200):
+        face = FaceEvidence(1, rng.dirichlet(np.ones(7) * 0.2) if k % 7 else None, "")
+        assert labels.update([face], {1}, k * TENTH) == never_touched.update([face], {1}, k * TENTH)
+        labels.change(settings)
+
+
 def test_a_profile_and_the_thresholds_of_a_bundle_make_the_settings() -> None:
     config = SmoothingConfig(
-        tau_s=0.3, hysteresis=0.2, dwell_s=0.7, vote_s=0.1, quality_grace_s=0.9
+        tau_s=0.3, hysteresis=0.2, dwell_s=0.7, vote_s=0.1, quality_grace_s=0.9, evidence_s=0.05
     )
     found = settings_from(config, 0.45, {"fear": 0.6, "sad": 0.3})
     thresholds = (0.45, 0.45, 0.6, 0.45, 0.45, 0.45, 0.45)
-    assert found == SmoothingSettings(0.3, 0.2, thresholds, 0.7, 0.1, 0.9)
+    assert found == SmoothingSettings(0.3, 0.2, thresholds, 0.7, 0.1, 0.9, 0.05)
     own = config.model_copy(update={"abstain_threshold": 0.2})
     assert settings_from(own, 0.45, {"sad": 0.3}).thresholds == (0.2, 0.2, 0.2, 0.2, 0.3, 0.2, 0.2)

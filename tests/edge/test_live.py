@@ -1,5 +1,6 @@
 """The loop lives through faults of single frames, and says so."""
 
+import signal
 import threading
 from collections.abc import Callable
 from pathlib import Path
@@ -7,20 +8,26 @@ from types import SimpleNamespace
 from typing import Any, cast
 
 import numpy as np
+import pytest
 
+from contract.errors import UserError
 from contract.faces import Image
 from contract.telemetry import FrameResult, LiveUpdate
 from edge import live
 from edge.cameras.base import Frame
 from edge.capture import Capture
 from edge.feed import LiveFeed
-from edge.live import LiveRun
+from edge.labels import settings_from
+from edge.live import LiveRun, reload_on_hang_up
+from edge.live_settings import LiveSettings
 from edge.notify import Notifier
 from edge.setup import Engine
 from edge.sinks.session_csv import SessionLog
+from firmware_config.profile import Profile, QualityConfig, SmoothingConfig
 from tests.edge.results import SECOND, a_face, a_result
 from tests.edge.test_session_csv import read
 
+PROFILE = Profile(name="desk")
 IMAGE: Image = np.zeros((48, 64, 3), np.uint8)
 
 
@@ -81,11 +88,13 @@ def loop(
     session: SessionLog | None = None,
     capture: Recorded | None = None,
     notifier: Notifier | None = None,
+    settings: LiveSettings | None = None,
+    pipeline: Any = None,
 ) -> tuple[LiveRun, list[LiveUpdate]]:
     """Ten frames, or what `capture` gives, through the loop with a pipeline that does `process`."""
     engine: Any = SimpleNamespace(
         notes=("a note of the engine",),
-        pipeline=SimpleNamespace(process=process, flips=0),
+        pipeline=pipeline or SimpleNamespace(process=process, flips=0),
         detector=SimpleNamespace(name="haar", note=""),
         bundle=SimpleNamespace(info=SimpleNamespace(name="tiny")),
         chosen=SimpleNamespace(notes=()),
@@ -97,6 +106,7 @@ def loop(
     run = LiveRun(
         cast(Engine, engine), cast(Capture, capture or Recorded()), "recorded",
         session, cast(LiveFeed, feed), None, notifier=notifier,
+        settings=settings or LiveSettings(PROFILE, lambda: PROFILE),
     )  # fmt: skip
     run.loop(threading.Event())
     return run, feed.updates
@@ -156,9 +166,82 @@ def test_results_make_the_box_ready_and_keep_the_watchdog_quiet() -> None:
     _, updates = loop(good, notifier=manager)
     assert updates[0].kpi.unready is None
     assert [check.name for check in updates[0].kpi.checks] == [
-        "camera", "frames", "results", "model", "detector",
+        "camera", "frames", "results", "model", "detector", "profile",
     ]  # fmt: skip
     assert manager.heard[:3] == ["READY=1", "STATUS=ready", "WATCHDOG=1"]
+
+
+@pytest.mark.parametrize("terminal", [True, False])
+def test_a_hang_up_ends_a_terminals_program_and_makes_a_service_read_its_profile(
+    monkeypatch: Any, terminal: bool
+) -> None:
+    monkeypatch.setattr("os.isatty", lambda number: terminal and number == 2)
+    settings, stop = LiveSettings(PROFILE, lambda: PROFILE), threading.Event()
+    before = signal.getsignal(signal.SIGHUP)
+    try:
+        reload_on_hang_up(settings, stop)
+        signal.raise_signal(signal.SIGHUP)
+    finally:
+        signal.signal(signal.SIGHUP, before)
+    assert (stop.is_set(), settings.reload_asked) == (terminal, not terminal)
+
+
+class Adjusted:
+    """A pipeline's settings, and what they were changed to; frame 5 changes them on the page."""
+
+    flips = 0
+
+    def __init__(self, settings: LiveSettings) -> None:
+        self.settings, self.seen = settings, list[float]()
+        self.smoothing = settings_from(PROFILE.smoothing, 0.4, {})
+
+    def process(self, frame: Frame) -> FrameResult:
+        self.seen.append(self.smoothing.tau_s)
+        if frame.sequence == 5:
+            self.settings.change({"smoothing.tau_s": 2.0})
+        return good(frame)
+
+    def change(self, smoothing: SmoothingConfig, quality: QualityConfig) -> None:
+        self.smoothing = settings_from(smoothing, 0.4, {})
+
+
+def test_a_setting_that_changes_holds_from_the_next_frame_on_and_the_log_says_so(
+    tmp_path: Path,
+) -> None:
+    settings = LiveSettings(PROFILE, lambda: PROFILE)
+    pipeline = Adjusted(settings)
+    session = SessionLog(tmp_path / "session.csv", {"smoothing": {"tau_s": 0.25}})
+    loop(pipeline.process, session, settings=settings, pipeline=pipeline)
+    session.close()
+    assert pipeline.seen == [PROFILE.smoothing.tau_s] * 6 + [2.0] * 4
+    header, rows = read(tmp_path / "session.part2.csv")
+    assert header["smoothing"]["tau_s"] == header["profile"]["smoothing"]["tau_s"] == 2.0
+    assert [int(row["sequence"]) for row in rows] == [6, 7, 8, 9]
+
+
+def test_a_profile_that_is_wrong_when_it_is_read_again_is_seen_and_changes_nothing(
+    monkeypatch: Any,
+) -> None:
+    monkeypatch.setattr(live, "KPI_INTERVAL_S", 0.0)
+
+    def read_again() -> Profile:
+        raise UserError("box.toml: unknown key 'smothing'")
+
+    settings = LiveSettings(PROFILE, read_again)
+    settings.reload_asked = True
+    pipeline = Adjusted(LiveSettings(PROFILE, lambda: PROFILE))
+    _, updates = loop(pipeline.process, settings=settings, pipeline=pipeline)
+    assert set(pipeline.seen) == {PROFILE.smoothing.tau_s}
+    assert updates[-1].kpi.unready is None, "the box does its work all the same"
+    (check,) = (check for check in updates[-1].kpi.checks if check.name == "profile")
+    assert not check.ok and "box.toml: unknown key 'smothing'" in check.reason
+    assert check.reason in updates[-1].kpi.notes
+
+
+def test_what_people_must_be_told_goes_to_every_viewer() -> None:
+    profile = Profile(name="shop", purpose=("public",))
+    _, updates = loop(good, settings=LiveSettings(profile, lambda: profile))
+    assert {u.kpi.notice for u in updates} == {profile.notice_text()}
 
 
 def test_an_absent_camera_does_not_keep_the_box_from_having_started(monkeypatch: Any) -> None:

@@ -188,6 +188,11 @@ def test_configured_secrets_are_hidden_in_messages_and_tracebacks(tmp_path: Path
         "HOME": "/home/somebody",
     }
     assert sorted(configured_secrets(environ)) == [PASSWORD, "token-in-a-file"]
+    handed = tmp_path / "credentials"
+    handed.mkdir()
+    (handed / "fer-mqtt-password").write_text("handed over\n")
+    (handed / "others-password").write_text("not ours")
+    assert configured_secrets({"CREDENTIALS_DIRECTORY": str(handed)}) == ["handed over"]
     for form in ("text", "json"):
         log = Log(form, *configured_secrets(environ))  # type: ignore[arg-type]
         try:

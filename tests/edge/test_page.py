@@ -10,7 +10,9 @@ import psutil
 import pytest
 
 from contract.errors import UserError
-from edge.page import RESTARTS, WINDOW_S, DashboardProcess, listen
+from dashboard.cli import _parser
+from edge.page import RESTARTS, WINDOW_S, DashboardProcess, listen, listen_for
+from firmware_config.dashboard_config import DashboardConfig
 from tests.dashboard.processes import get, until
 from tests.edge.test_feed import Time
 
@@ -94,6 +96,49 @@ def test_a_page_open_to_others_needs_a_token(monkeypatch: pytest.MonkeyPatch) ->
     listen("0.0.0.0", 0).close()
 
 
+def test_a_proxy_before_the_page_needs_a_login_too(monkeypatch: pytest.MonkeyPatch) -> None:
+    for name in ("TOKEN", "TOKEN_FILE", "PASSWORD_HASH", "PASSWORD_HASH_FILE"):
+        monkeypatch.delenv(f"FER_DASHBOARD_{name}", raising=False)
+    page = DashboardConfig(port=0, trusted_proxy="127.0.0.1")
+    with pytest.raises(UserError, match="trusted_proxy"):
+        listen_for(page)
+    monkeypatch.setenv("FER_DASHBOARD_PASSWORD_HASH", "scrypt:32768:8:1$salt$00ff")
+    listen_for(page).close()
+
+
+def test_a_certificate_that_is_none_is_said_before_anything_starts(tmp_path: Path) -> None:
+    with pytest.raises(UserError, match=r"none\.pem: not readable"):
+        listen_for(DashboardConfig(port=0, tls_certificate=tmp_path / "none.pem"))
+
+
+def test_the_child_is_told_what_the_profile_says(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    config = DashboardConfig(
+        allowed_hosts=("box.example.lan", "wall.example.lan"), trusted_proxy="::1",
+        tls_certificate=Path("/a/box.pem"), tls_key=Path("/a/box.key"), login_s=90,
+    )  # fmt: skip
+    told: list[list[str]] = []
+
+    class Recorded:
+        def __init__(self, command: list[str], **_: object) -> None:
+            told.append(command)
+
+        def poll(self) -> int:
+            return 0
+
+    monkeypatch.setattr("edge.page.subprocess.Popen", Recorded)
+    with listen("127.0.0.1", 0) as listener:
+        one = DashboardProcess(listener, tmp_path, config=config)
+        one.start()
+        assert one.url.startswith("https://127.0.0.1:")
+    # The dashboard's own parser reads it as it was meant.
+    read = _parser().parse_args(told[0][4:])
+    assert read.allowed_host == ["box.example.lan", "wall.example.lan"]
+    assert (read.trusted_proxy, read.login_s) == ("::1", 90)
+    assert (str(read.tls_certificate), str(read.tls_key)) == ("/a/box.pem", "/a/box.key")
+
+
 def test_the_child_is_told_the_feed_the_socket_and_the_parent(page: Page, tmp_path: Path) -> None:
     one = page("exec sleep 60")
     one.start()
@@ -102,6 +147,18 @@ def test_the_child_is_told_the_feed_the_socket_and_the_parent(page: Page, tmp_pa
     assert words[words.index("--feed") + 1] == str(tmp_path)
     assert words[words.index("--parent-pid") + 1] == str(psutil.Process().pid)
     assert int(words[words.index("--listen-fd") + 1]) > 2
+
+
+def test_the_child_is_told_where_session_logs_are_if_there_are_any(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    commands: list[list[str]] = []
+    monkeypatch.setattr("subprocess.Popen", lambda command, **_: commands.append(command))
+    for sessions in (None, tmp_path / "logs"):
+        with listen("127.0.0.1", 0) as bound:
+            DashboardProcess(bound, tmp_path, sessions=sessions).start()
+    assert "--session-dir" not in commands[0]
+    assert commands[1][commands[1].index("--session-dir") + 1] == str(tmp_path / "logs")
 
 
 def test_a_child_that_ends_is_started_again(page: Page, tmp_path: Path, children: Children) -> None:

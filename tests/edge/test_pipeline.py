@@ -19,7 +19,7 @@ from edge.detect import Detection
 from edge.pipeline import Pipeline, smoothing_settings
 from edge.schedule import DetectorSchedule
 from edge.smooth import Smoother, SmoothingSettings
-from firmware_config.profile import SmoothingConfig
+from firmware_config.profile import QualityConfig, SmoothingConfig
 from runtime.session import Backend
 from tests.edge.results import SECOND
 
@@ -175,6 +175,25 @@ def test_without_a_face_in_view_every_frame_is_searched(bundle: Bundle) -> None:
     assert detector.calls == 5
     detector.boxes = [LEFT]
     assert [r.detected for r in run(pipeline, 5, start_ns=SECOND)] == [True, *[False] * 4]
+
+
+def test_settings_that_change_hold_for_the_faces_in_view_without_losing_them(
+    bundle: Bundle,
+) -> None:
+    session = Mood("happy")
+    pipeline = make(bundle, Faces(LEFT), session)
+    before = run(pipeline, 30)[-1].faces[0]
+    session.name = "sad"
+    at_once = SmoothingConfig(tau_s=0.0, hysteresis=0.0, evidence_s=0.0)
+    pipeline.change(at_once, QualityConfig(enabled=False))
+    (now,) = pipeline.process(frame(30, SECOND)).faces
+    assert (now.track, before.label, now.label) == (before.track, "happy", "sad")
+    assert now.smoothed == pytest.approx(now.probabilities), "by the new time constant"
+    too_small = QualityConfig(least_side=1000.0)
+    pipeline.change(SmoothingConfig(quality_grace_s=0.0), too_small)
+    (poor,) = pipeline.process(frame(31, 31 * SECOND // 30)).faces
+    assert (poor.track, poor.label, poor.quality) == (before.track, "low_quality", "too small")
+    assert poor.smoothed == pytest.approx(now.smoothed), "what was known of it is kept"
 
 
 def test_what_is_remembered_of_a_face_ends_with_its_track(bundle: Bundle) -> None:

@@ -15,7 +15,7 @@ from edge.capture import frames
 from edge.detector_files import YUNET_FILE
 from edge.kpi import KpiTotals
 from edge.offline.replay import SHOWN, main, replay
-from edge.offline.session_log import read_session
+from edge.offline.session_log import read_parts, read_session
 from edge.setup import start_engine
 from edge.sinks.session_csv import COLUMNS, Limits, SessionLog
 from edge.smooth import SmoothingSettings
@@ -48,7 +48,7 @@ def assert_replays(file: Path, live: list[FrameResult], totals: KpiTotals) -> No
         again.append(result)
         counted.add(result, flips)
     assert again == live
-    assert vars(counted) == vars(totals)
+    assert (counted.frames, counted.snapshot()) == (totals.frames, totals.snapshot())
 
 
 def log_scene(file: Path, settings: SmoothingSettings = SETTINGS) -> list[FrameResult]:
@@ -74,6 +74,55 @@ def test_a_replay_does_not_need_the_smoothed_columns(
     session = read_session(tmp_path / "session.csv")
     assert session.settings() == settings
     assert [result for result, _ in replay(session.frames, session.settings())] == live
+
+
+CHANGES = {
+    60: replace(SETTINGS, tau_s=1.0),
+    150: replace(SETTINGS, tau_s=1.0, vote_s=0.3, dwell_s=0.5),
+    260: replace(SETTINGS, vote_s=0.1, hysteresis=0.02, quality_grace_s=0.0),
+    330: SETTINGS,
+}
+"""Settings that take over at a frame, as somebody tries what suits."""
+
+
+@pytest.mark.parametrize("small", [False, True], ids=["", "in many small parts"])
+def test_settings_that_change_meanwhile_are_replayed_too(tmp_path: Path, small: bool) -> None:
+    live = scene(changes=CHANGES)
+    limits = Limits(20_000, 10**9, 10**9, 10**9) if small else None
+    log = SessionLog(tmp_path / "session.csv", {"smoothing": asdict(SETTINGS)}, limits)
+    for result in live:
+        if result.sequence in CHANGES:
+            log.change({"smoothing": asdict(CHANGES[result.sequence])})
+        log.write(result)
+    log.close()
+    assert len(list(tmp_path.iterdir())) == 5 or small
+    session = read_parts(tmp_path / "session.csv")
+    assert session.settings() == SETTINGS
+    assert session.changes == tuple(CHANGES.items())
+    again = replay(session.frames, session.settings(), session.changes)
+    assert [result for result, _ in again] == live
+    unchanged = replay(session.frames, session.settings())
+    assert [result for result, _ in unchanged] != live, "the changes are seen in the labels"
+
+
+def test_the_command_knows_of_settings_that_changed(
+    tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    log = SessionLog(tmp_path / "session.csv", {"smoothing": asdict(SETTINGS)})
+    for result in scene(changes=CHANGES):
+        if result.sequence in CHANGES:
+            log.change({"smoothing": asdict(CHANGES[result.sequence])})
+        log.write(result)
+    log.close()
+    again = tmp_path / "again.csv"
+    assert main([str(tmp_path / "session.csv"), "--check", "--out", str(again)]) == 0
+    assert "the same to the last bit" in capsys.readouterr().out
+    for part in ("", *(f".part{number}" for number in range(2, 6))):
+        written = (tmp_path / f"again{part}.csv").read_text()
+        assert written == (tmp_path / f"session{part}.csv").read_text()
+    calm = tmp_path / "calm.csv"
+    assert main([str(tmp_path / "session.csv"), "--smoothing", "calm", "--out", str(calm)]) == 0
+    assert read_parts(calm).changes == (), "what would have been, had it been so all the time"
 
 
 def run_live(camera: str, bundle: Bundle, detector: str, count: int, file: Path) -> None:

@@ -7,9 +7,10 @@ import resource
 import signal
 import subprocess
 import sys
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping
 from itertools import pairwise
 from pathlib import Path
+from types import MappingProxyType
 from typing import Any
 
 import numpy as np
@@ -55,13 +56,19 @@ class Clock:
 
 
 def scene(
-    frames: int = 400, seed: int = 3, settings: SmoothingSettings = SETTINGS
-) -> list[FrameResult]:
-    """What a pipeline makes of two people; one comes later, goes for a while, is dark at times."""
+    frames: int = 400, seed: int = 3, settings: SmoothingSettings = SETTINGS,
+    changes: Mapping[int, SmoothingSettings] = MappingProxyType({}),
+) -> list[FrameResult]:  # fmt: skip
+    """What a pipeline makes of two people; one comes later, goes for a while, is dark at times.
+
+    `changes` are settings that take over at a frame.
+    """
     rng = np.random.default_rng(seed)
     labels = Labels(settings)
     mono_ns, results = 12_345_678_901, []
     for sequence in range(frames):
+        if sequence in changes:
+            labels.change(changes[sequence])
         mono_ns += int(rng.integers(20, 60)) * 1_000_037
         here = [1] if sequence < 50 or 200 < sequence < 210 else [1, 2]
         evidence = []
@@ -206,6 +213,35 @@ def test_a_disk_that_fills_up_turns_the_log_off_and_it_comes_back(
     assert {f.track for f in faces} == {1, 2}
     of_before = max(face.track for r in results[: len(kept) + 4] for face in r.faces)
     assert all(face.whole == (face.track > of_before) for face in faces)
+
+
+def test_settings_that_change_on_a_full_disk_are_in_the_next_header_it_takes(
+    tmp_path: Path, small_disk: int
+) -> None:
+    file, clock = tmp_path / "session.csv", Clock()
+    log = SessionLog(file, {"smoothing": 1}, monotonic=clock)
+    waiting = iter(scene(1000))
+    while log.problem is None:
+        log.write(next(waiting))
+    log.change({"smoothing": 2})  # must not raise
+    log.write(next(waiting))
+    clock.now += RETRY_S + 0.1
+    log.write(next(waiting))
+    assert log.problem is None, "the next part has room"
+    log.change({"smoothing": 3})
+    log.change({"smoothing": 4})
+    log.write(next(waiting))
+    log.close()
+    found = [read(part) for part in sorted(tmp_path.iterdir(), key=lambda f: (len(f.name), f.name))]
+    assert [header["smoothing"] for header, _ in found] == [1, 2, 3, 4]
+    assert [header["part"] for header, _ in found] == [1, 2, 3, 4]
+    assert [bool(rows) for _, rows in found] == [True, True, False, True]
+
+
+def test_settings_that_change_before_there_is_room_for_a_row_need_no_other_part() -> None:
+    log = SessionLog(Path("/dev/full"), {"smoothing": 1})
+    log.change({"smoothing": 2})
+    assert log.file == Path("/dev/full")
 
 
 FULL = """

@@ -33,6 +33,26 @@ class Stuck(SessionLog):
         super().write(result)
 
 
+def test_a_change_of_the_settings_stands_between_the_results_it_came_between(
+    tmp_path: Path,
+) -> None:
+    session = Stuck(tmp_path / "session.csv", {"smoothing": 1})
+    log = BackgroundLog(session)
+    for k in range(3):
+        log.write(a_result(k, k, a_face()))
+    log.change({"smoothing": 2})
+    for k in range(3, 5):
+        log.write(a_result(k, k, a_face()))
+    session.free.set()
+    log.close()
+    for name, smoothing, expected in (
+        ("session.csv", 1, [0, 1, 2]), ("session.part2.csv", 2, [3, 4]),
+    ):  # fmt: skip
+        part = read_session(tmp_path / name)
+        assert part.header["smoothing"] == smoothing
+        assert [frame.sequence for frame in part.frames] == expected
+
+
 def test_every_result_is_in_the_file_after_the_end(tmp_path: Path) -> None:
     log = BackgroundLog(SessionLog(tmp_path / "session.csv", {}))
     for k in range(300):

@@ -44,7 +44,7 @@ TRUTH = (Segment(0, 4, "happy"), Segment(4, 8, "sad"))
 
 @pytest.fixture(scope="module")
 def trials(tiny: Bundle) -> list[Trial]:
-    return run_trials([(logged(NOISY), TRUTH)], CONFIG, tiny)
+    return run_trials([(logged(NOISY), TRUTH)], CONFIG, tiny, 0.4)
 
 
 def test_what_is_chosen_removes_the_noise_and_keeps_the_lag(trials: list[Trial]) -> None:
@@ -56,9 +56,30 @@ def test_what_is_chosen_removes_the_noise_and_keeps_the_lag(trials: list[Trial])
     assert chosen.flips == 0 and chosen.lag_s <= 0.4
     assert chosen.score.smoothed.macro_f1 == 1.0 > (raw.macro_f1 or 0)
     # A lone frame has 0.1 s: without an average, a lead to make up or a dwell it must show.
-    unsmoothed = [t for t in trials if t.config.tau_s == 0 and t.config.dwell_s == 0]
+    unsmoothed = [
+        t for t in trials
+        if not (t.config.tau_s or t.config.evidence_s or t.config.dwell_s or t.config.vote_s)
+    ]  # fmt: skip
     assert unsmoothed and all(trial.flips > 0 for trial in unsmoothed)
     assert all(t.flips >= chosen.flips for t in trials)
+
+
+def test_every_way_of_smoothing_is_tried(trials: list[Trial]) -> None:
+    for name in ("tau_s", "hysteresis", "evidence_s", "dwell_s", "vote_s"):
+        assert len({getattr(trial.config, name) for trial in trials}) >= 4, name
+    assert len({trial.config for trial in trials}) == len(trials), "none twice"
+
+
+def test_a_setting_that_answers_worse_than_raw_is_not_chosen() -> None:
+    # A lone second of sad is over before it is shown: no flips, and a third of the time wrong.
+    tops, truth = ["happy"] * 20 + ["sad"] * 10, (Segment(0, 2, "happy"), Segment(2, 3, "sad"))
+    found = {}
+    for dwell_s in (0.0, 10.0):
+        config = CONFIG.model_copy(update={"tau_s": 0.0, "evidence_s": 0.0, "dwell_s": dwell_s})
+        settings = settings_from(config, 0.0, {})
+        found[dwell_s] = Trial(config, score(count(relabel(logged(tops), settings), truth)))
+    assert choose([found[10.0]], 10.0) is None
+    assert choose(list(found.values()), 10.0) is found[0.0]
 
 
 def test_no_setting_is_chosen_where_none_keeps_the_bounds(trials: list[Trial]) -> None:
@@ -87,7 +108,7 @@ def test_no_setting_of_the_front_is_beaten_by_another(trials: list[Trial]) -> No
 
 
 def test_a_log_replayed_without_smoothing_shows_its_raw_tops() -> None:
-    config = SmoothingConfig(tau_s=0, hysteresis=0, dwell_s=0, vote_s=0, abstain_threshold=0.0)
+    config = SmoothingConfig(tau_s=0, hysteresis=0, evidence_s=0, abstain_threshold=0.0)
     seen = relabel(logged(NOISY), settings_from(config, 0.0, {}))
     assert [frame.label for frame in seen] == [frame.raw for frame in seen] == NOISY
     assert score(count(seen, TRUTH)).smoothed.held_flips_per_minute == pytest.approx(120)

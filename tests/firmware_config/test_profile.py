@@ -10,8 +10,8 @@ from hypothesis import strategies as st
 from pydantic import BaseModel
 
 from contract.errors import UserError
+from firmware_config.camera_config import CameraConfig
 from firmware_config.profile import (
-    CameraConfig,
     DashboardConfig,
     DetectorConfig,
     OutputConfig,
@@ -135,6 +135,8 @@ TEXT = st.text(st.characters(codec="utf-8", exclude_categories=("C", "Z")), min_
 PROFILES = st.builds(
     Profile,
     name=TEXT,
+    purpose=st.lists(st.sampled_from(("private", "research", "medical")), max_size=2).map(tuple),
+    notice=st.one_of(st.none(), TEXT.map(lambda text: text.ljust(20, "x"))),
     camera=st.builds(
         CameraConfig, source=TEXT, width=st.integers(64, 7680), height=st.integers(64, 4320),
         fps=st.floats(0, 240, exclude_min=True),
@@ -162,10 +164,14 @@ PROFILES = st.builds(
 def toml(profile: Profile) -> str:
     """A profile as TOML. JSON's strings, numbers and booleans are TOML's too."""
     content = profile.model_dump(mode="json", exclude_none=True)
-    lines = [f"name = {json.dumps(content.pop('name'), ensure_ascii=False)}"]
-    for section, values in content.items():
-        lines.append(f"[{section}]")
-        lines += [f"{key} = {json.dumps(v, ensure_ascii=False)}" for key, v in values.items()]
+    sections = {key: value for key, value in content.items() if isinstance(value, dict)}
+
+    def pairs(values: dict[str, Any]) -> list[str]:
+        return [f"{key} = {json.dumps(v, ensure_ascii=False)}" for key, v in values.items()]
+
+    lines = pairs({key: value for key, value in content.items() if key not in sections})
+    for section, values in sections.items():
+        lines += [f"[{section}]", *pairs(values)]
     return "\n".join(lines)
 
 
