@@ -35,6 +35,9 @@ COMMANDS = {
     "tune": ("edge.offline.tune", "choose the smoothing on labelled sessions, write a profile"),
     "promote": ("edge.offline.promote", "judge a bundle against the current one, then install it"),
     "fit-crop": ("edge.offline.fit_crop", "measure how a detector's box maps to training frames"),
+    "install": ("edge.install_command", "make this program a service that starts at boot"),
+    "upgrade": ("edge.upgrade_command", "switch to another version, and back if it is no good"),
+    "uninstall": ("edge.uninstall_command", "stop the services and leave nothing of them"),
     "fetch-detector": ("edge.offline.fetch", "get the YuNet face detector"),
 }
 
