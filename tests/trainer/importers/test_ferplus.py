@@ -190,6 +190,26 @@ def test_all_protocols_share_one_cut(imported: tuple[Path, dict[str, Any]]) -> N
             assert split_of[name] == row.split
 
 
+def test_labels_from_before_the_votes_make_a_manifest_of_their_own(tmp_path: Path) -> None:
+    photos = [Photo("Training", f"t{n}.png", HAPPY, n) for n in range(20)]
+    photos.append(Photo("PublicTest", "v.png", UNSURE, 100))
+    source = ferplus(tmp_path / "source", photos)
+    file = source / "fer2013_labels.csv"
+    file.write_text("Image name,emotion\nt3.png,fear\nt4.png,sad\nv.png,angry\n")
+    reports = import_ferplus(source=source, out=tmp_path / "out", seed=1)
+    found = manifest(tmp_path / "out", "fer2013")
+    labels = {Path(row.path).name: row.label for row in found.rows}
+    assert labels == {"t3.png": "fear", "t4.png": "sad", "v.png": "angry"}
+    assert {row.votes for row in found.rows} == {None}
+    assert reports["fer2013"]["dropped"]["no FER2013 label (train)"] == 18
+    argmax = manifest(tmp_path / "out", "argmax")
+    cut = dict(zip(names(argmax), (row.split for row in argmax.rows), strict=True))
+    assert all(row.split == cut.get(Path(row.path).name, row.split) for row in found.rows)
+    file.write_text("Image name,emotion\nt3.png,fearful\n")
+    with pytest.raises(UserError, match=r"fer2013_labels\.csv: line 2: unknown emotion 'fearful'"):
+        import_ferplus(source=source, out=tmp_path / "again", seed=1)
+
+
 def test_votes_stand_under_their_expressions(tmp_path: Path) -> None:
     photos = [Photo("Training", f"{n}.png", (1, 2, 3, 4, 5, 6, 7, 0, 0, 0), n) for n in range(3)]
     import_ferplus(source=ferplus(tmp_path / "s", photos), out=tmp_path / "o", seed=1)

@@ -29,6 +29,9 @@ _USAGE = {
     "PrivateTest": ("FER2013Test", "test"),
 }
 PROTOCOLS = ("argmax", "strict", "votes")
+ORIGINAL = "fer2013"
+"""The labels the images had before FER+ asked again, where somebody found them."""
+ORIGINAL_FILE = "fer2013_labels.csv"
 
 
 def ferplus_label(votes: tuple[int, ...], protocol: str) -> str | None:
@@ -77,13 +80,30 @@ def _votes(source: Path) -> list[tuple[str, str, str, tuple[int, ...]]]:
     return rows
 
 
+def _original(source: Path) -> dict[str, str]:
+    """The FER2013 label of every image that has one in the optional file."""
+    file = source / ORIGINAL_FILE
+    if not file.is_file():
+        return {}
+    found = {}
+    for place, record in records(file, ("Image name", "emotion")):
+        label = record["emotion"]
+        if label not in INDEX:
+            raise UserError(
+                f"{place}: unknown emotion '{label}'; expected one of {' '.join(EXPRESSIONS)}"
+            )
+        found[record["Image name"]] = label
+    return found
+
+
 def import_ferplus(*, source: Path, out: Path, seed: int) -> dict[str, Any]:
     """FER+ → manifests `out/argmax`, `out/strict` and `out/votes`; returns their reports.
 
     `source` holds `fer2013new.csv`, the images (`images.tar` or its folders), and optionally
-    `twins_of_test.txt`. Training images listed there, or pixel-identical to a PublicTest or
-    PrivateTest image, are dropped; a seeded tenth of Training becomes `calib`, duplicate groups
-    kept whole. Raises `UserError` naming the file and line of a fault.
+    `twins_of_test.txt` and `fer2013_labels.csv`, which makes another manifest, `out/fer2013`, of
+    the images that have a label there. Training images listed as twins, or pixel-identical to a
+    PublicTest or PrivateTest image, are dropped; a seeded tenth of Training becomes `calib`,
+    duplicate groups kept whole. Raises `UserError` naming the file and line of a fault.
     """
     listed = _votes(source)
     make_folder(out)
@@ -112,16 +132,19 @@ def import_ferplus(*, source: Path, out: Path, seed: int) -> dict[str, Any]:
     cut = cut_parts([pixels[i] for i in training], tops, ["calib"], seed)
     calib = {training[position] for position in cut}
 
+    original = _original(source)
     reports = {}
-    for protocol in PROTOCOLS:
+    for protocol in (*PROTOCOLS, *([ORIGINAL] if original else [])):
         folder = out / protocol
         rows, lost = [], Counter(reason for reason in reasons if reason)
-        for i, (_, usage, _, votes) in enumerate(listed):
+        for i, (_, usage, name, votes) in enumerate(listed):
             if reasons[i]:
                 continue
-            label = ferplus_label(votes, protocol)
+            known = protocol == ORIGINAL
+            label = original.get(name) if known else ferplus_label(votes, protocol)
             if label is None:
-                lost[f"no expression by the {protocol} protocol ({_USAGE[usage][1]})"] += 1
+                why = "no FER2013 label" if known else f"no expression by the {protocol} protocol"
+                lost[f"{why} ({_USAGE[usage][1]})"] += 1
                 continue
             rows.append(
                 Row(
@@ -129,7 +152,7 @@ def import_ferplus(*, source: Path, out: Path, seed: int) -> dict[str, Any]:
                     label=label,
                     split="calib" if i in calib else _USAGE[usage][1],
                     source="ferplus",
-                    votes=_seven(votes),
+                    votes=None if known else _seven(votes),
                     group=pixels[i][:16] if copies[pixels[i]] > 1 else "",
                     sha256=prints[i][1],
                 )
