@@ -72,7 +72,9 @@ def bind(host: str, port: int, instead: str = "") -> socket.socket:
             host, port, type=socket.SOCK_STREAM, flags=socket.AI_PASSIVE
         )[0]
     except (OSError, UnicodeError):
-        raise UserError(f"--host {host}: no such address on this machine") from None
+        raise UserError(
+            f"--host {host}: no such address on this machine; name one it has"
+        ) from None
     bound = socket.socket(family, kind, protocol)
     bound.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
     try:
@@ -108,7 +110,7 @@ def require_login(bound: socket.socket, login: Login, trusted_proxy: str | None 
         return
     through = f" through the proxy {trusted_proxy}" if trusted_proxy else ""
     raise UserError(
-        f"refusing to show the camera on {url_of(bound)}{through} to everyone: set "
+        f"refusing to show the camera on {url_of(bound)}{through} to everyone; set "
         f"{TOKEN_VARIABLE}, {TOKEN_VARIABLE}_FILE or {HASH_VARIABLE}, or listen on 127.0.0.1"
         f"{' without trusted_proxy' if trusted_proxy else ''}"
     )

@@ -15,10 +15,11 @@ def sha256_file(path: Path) -> str:
         return hashlib.file_digest(stream, "sha256").hexdigest()
 
 
-def write_atomic(path: Path, write: Callable[[IO[bytes]], object]) -> None:
+def write_atomic(path: Path, write: Callable[[IO[bytes]], object], *, mode: int = 0o644) -> None:
     """Call `write(stream)` on a temporary file beside `path`, fsync it, and rename it over `path`.
 
-    A reader sees the old file or the new one, never half of either.
+    A reader sees the old file or the new one, never half of either, and one whom `mode` keeps out
+    sees neither.
     """
     path.parent.mkdir(parents=True, exist_ok=True)
     handle, name = tempfile.mkstemp(dir=path.parent, prefix=f".{path.name}.")
@@ -27,7 +28,7 @@ def write_atomic(path: Path, write: Callable[[IO[bytes]], object]) -> None:
             write(stream)
             stream.flush()
             os.fsync(stream.fileno())
-        Path(name).chmod(0o644)
+        Path(name).chmod(mode)
         Path(name).replace(path)
     except BaseException:  # Ctrl-C too must not leave the temporary file; it is raised again
         Path(name).unlink(missing_ok=True)

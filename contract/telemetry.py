@@ -21,8 +21,11 @@ been e.
 
 import json
 from dataclasses import dataclass, field, fields
+from functools import cache
 from pathlib import Path
 from typing import Any
+
+from pydantic import ConfigDict, TypeAdapter, ValidationError, with_config
 
 SCHEMA_VERSION = 1
 TELEMETRY = b"T"
@@ -31,8 +34,11 @@ LATENCY_BOUNDS_MS = (2.0, 4.0, 6.0, 8.0, 10.0, 15.0, 20.0, 30.0, 50.0, 100.0, 25
 """Upper bounds of the buckets of a latency `Histogram`; one bucket more has no bound."""
 SURE = 0.95
 """A face whose confidence is above this counts as `Totals.sure`."""
+_PART = with_config(ConfigDict(extra="forbid"))
+"""A part of an update that is read: what it does not name is refused."""
 
 
+@_PART
 @dataclass(frozen=True, slots=True)
 class FaceResult:
     """One face of one frame.
@@ -56,6 +62,7 @@ class FaceResult:
     quality: str = ""
 
 
+@_PART
 @dataclass(frozen=True, slots=True)
 class FrameResult:
     """One frame: when it was read, what was seen, and what each stage took.
@@ -76,6 +83,7 @@ class FrameResult:
     detected: bool
 
 
+@_PART
 @dataclass(frozen=True, slots=True)
 class Check:
     """One thing that should be so, whether it is, and why, in one line.
@@ -90,6 +98,7 @@ class Check:
     critical: bool = True
 
 
+@_PART
 @dataclass(frozen=True, slots=True)
 class Histogram:
     """How many values fell into each bucket of `LATENCY_BOUNDS_MS`, and their sum in milliseconds.
@@ -102,6 +111,7 @@ class Histogram:
     sum_ms: float = 0.0
 
 
+@_PART
 @dataclass(frozen=True, slots=True)
 class Totals:
     """What was counted since the start of the program; none of it ever falls.
@@ -125,6 +135,7 @@ class Totals:
     poor: dict[str, int] = field(default_factory=dict)
 
 
+@_PART
 @dataclass(frozen=True, slots=True)
 class KpiSnapshot:
     """The state of the whole box, about once a second.
@@ -167,6 +178,7 @@ class KpiSnapshot:
         return next((c.reason for c in self.checks if c.critical and not c.ok), None)
 
 
+@_PART
 @dataclass(frozen=True, slots=True)
 class LiveUpdate:
     """What a viewer of the live feed gets."""
@@ -186,40 +198,31 @@ def to_json(update: LiveUpdate) -> bytes:
     return json.dumps(body, separators=(",", ":"), allow_nan=False, default=_members).encode()
 
 
-def _face(value: dict[str, Any]) -> FaceResult:
-    tuples: dict[str, Any] = {k: tuple(value[k]) for k in ("box", "probabilities", "smoothed")}
-    return FaceResult(**{**value, **tuples})
+@cache
+def _checked() -> TypeAdapter[LiveUpdate]:
+    # Made at the first use: only those who read updates pay for it.
+    return TypeAdapter(LiveUpdate)
 
 
-def _histogram(value: dict[str, Any]) -> Histogram:
-    return Histogram(**{**value, "counts": tuple(value["counts"])})
-
-
-def _totals(value: dict[str, Any]) -> Totals:
-    histograms: dict[str, Any] = {
-        "e2e": _histogram(value["e2e"]),
-        "stages": {name: _histogram(stage) for name, stage in value["stages"].items()},
-    }
-    return Totals(**{**value, **histograms})
+def update_schema(ref_template: str) -> dict[str, Any]:
+    """The JSON Schema of what `to_json` gives; its parts, in `$defs`, go by `ref_template`."""
+    schema = _checked().json_schema(ref_template=ref_template)
+    schema["properties"]["schema"] = {"const": SCHEMA_VERSION}
+    schema["required"].append("schema")
+    return schema
 
 
 def from_json(text: bytes) -> LiveUpdate:
     """The inverse of `to_json`. Raises `ValueError` for another schema or a wrong shape."""
     body = json.loads(text)
-    if not isinstance(body, dict) or body.get("schema") != SCHEMA_VERSION:
+    if not isinstance(body, dict) or body.pop("schema", None) != SCHEMA_VERSION:
         raise ValueError(f"telemetry is not of schema {SCHEMA_VERSION}")
     try:
-        frame, kpi = body["frame"], body["kpi"]
-        if frame is not None:
-            frame = FrameResult(**{**frame, "faces": tuple(_face(f) for f in frame["faces"])})
-        parts = {
-            "notes": tuple(kpi["notes"]),
-            "checks": tuple(Check(**check) for check in kpi["checks"]),
-            "totals": _totals(kpi["totals"]),
-        }
-        return LiveUpdate(frame, KpiSnapshot(**{**kpi, **parts}))
-    except (KeyError, TypeError, AttributeError) as error:
-        raise ValueError(f"telemetry has a wrong shape: {error}") from None
+        return _checked().validate_python(body)
+    except ValidationError as error:
+        first = error.errors()[0]
+        place = ".".join(map(str, first["loc"]))
+        raise ValueError(f"telemetry has a wrong shape: {place}: {first['msg']}") from None
 
 
 @dataclass(frozen=True, slots=True)

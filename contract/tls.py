@@ -11,12 +11,14 @@ def _no_password() -> str:
     raise ValueError("the key is encrypted; decrypt it with: openssl pkey -in KEY -out PLAIN")
 
 
-def load_certificate(context: ssl.SSLContext, certificate: Path, key: Path | None) -> None:
-    """Have `context` show this certificate from now on.
+def server_context(certificate: Path, key: Path | None) -> ssl.SSLContext:
+    """The server's side of TLS 1.2 or newer, after Python's own defaults.
 
     `certificate` is a PEM file: the server's certificate, then those it is signed with. `key` is
-    the PEM file of its private key (None: it is in the first file too). Raises `UserError`.
+    the PEM file of its private key (None: it is in the first file too). Raises `UserError` for
+    files that are no certificate with its key.
     """
+    context = ssl.create_default_context(ssl.Purpose.CLIENT_AUTH)
     place = f"TLS certificate {certificate}" + (f" with key {key}" if key else "")
     try:
         context.load_cert_chain(certificate, key, _no_password)
@@ -29,13 +31,4 @@ def load_certificate(context: ssl.SSLContext, certificate: Path, key: Path | Non
         raise UserError(f"{place}: not readable ({error.strerror})") from None
     except ValueError as error:
         raise UserError(f"{place}: {error}") from None
-
-
-def server_context(certificate: Path, key: Path | None) -> ssl.SSLContext:
-    """The server's side of TLS 1.2 or newer, after Python's own defaults.
-
-    Raises `UserError` for files that are no certificate with its key.
-    """
-    context = ssl.create_default_context(ssl.Purpose.CLIENT_AUTH)
-    load_certificate(context, certificate, key)
     return context

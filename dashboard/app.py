@@ -35,6 +35,7 @@ from dashboard.openapi import (
     JsonSchema,
     describe,
     documented,
+    list_of,
     objects,
 )
 from dashboard.records import records_blueprint
@@ -56,8 +57,12 @@ SECURITY_HEADERS = {
 
 BOOLEAN: JsonSchema = {"type": "boolean"}
 OBJECT: JsonSchema = {"type": "object"}
-OBJECTS: JsonSchema = {"type": "array", "items": OBJECT}
-SETTINGS = objects(schema=OBJECT, values=OBJECT)
+SETTINGS = objects(schema=OBJECT, values=OBJECT, restart=list_of({"type": "string"}))
+POINT = {**objects(age_s=NUMBER), "additionalProperties": NUMBER_OR_NULL}
+MINUTE = objects(
+    age_min={"type": "integer", "minimum": 0},
+    seconds={"type": "object", "additionalProperties": NUMBER},
+)
 
 pages = Blueprint("dashboard", __name__)
 
@@ -70,7 +75,7 @@ def create_app(feed: Feed, access: Access, *, session_dir: Path | None = None) -
     app = Flask(__name__)
     app.config.update(
         SECRET_KEY=secrets.token_bytes(32),
-        SESSION_COOKIE_NAME="fer-dashboard",
+        SESSION_COOKIE_NAME=access.cookie,
         SESSION_COOKIE_SAMESITE="Strict",
         SESSION_COOKIE_HTTPONLY=True,
         PERMANENT_SESSION_LIFETIME=timedelta(seconds=access.login_s),
@@ -177,7 +182,7 @@ def healthz() -> ResponseReturnValue:
         ready=BOOLEAN,
         age_s=NUMBER_OR_NULL,
         reason=TEXT_OR_NULL,
-        checks={"type": "array", "items": CHECK},
+        checks=list_of(CHECK),
     ),
     statuses=(200, 503),
 )
@@ -212,14 +217,14 @@ def state() -> ResponseReturnValue:
 
 
 @pages.get("/api/history")
-@documented(answer=objects(span_s=NUMBER, points=OBJECTS))
+@documented(answer=objects(span_s=NUMBER, points=list_of(POINT)))
 def history() -> ResponseReturnValue:
     """KPIs of the last five minutes, a point a second, oldest first."""
     return jsonify(span_s=SPAN_S, points=_feed().history.points(_feed().clock()))
 
 
 @pages.get("/api/hour")
-@documented(answer=objects(span_min=NUMBER, minutes=OBJECTS))
+@documented(answer=objects(span_min=NUMBER, minutes=list_of(MINUTE)))
 def hour() -> ResponseReturnValue:
     """For how long each label was shown, minute by minute over the last hour, oldest first."""
     return jsonify(span_min=HOUR_MINUTES, minutes=_feed().last_hour.minutes(_feed().clock()))
@@ -254,7 +259,7 @@ def _ask(message: dict[str, Any]) -> ResponseReturnValue:
 
 
 @pages.post("/api/reload")
-@documented(answer=OBJECT)
+@documented(answer=SETTINGS)
 def reload() -> ResponseReturnValue:
     """Have the box read its profile again: what may change while it runs changes."""
     return _ask({"reload": True})

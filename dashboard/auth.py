@@ -14,7 +14,7 @@ from collections.abc import Callable
 from dataclasses import dataclass, field
 from urllib.parse import urlsplit
 
-from flask import Flask, abort, jsonify, redirect, request, session, url_for
+from flask import Flask, abort, g, jsonify, redirect, request, session, url_for
 from flask.sessions import SecureCookieSessionInterface
 from flask.typing import ResponseReturnValue
 
@@ -25,7 +25,7 @@ OPEN_ENDPOINTS = frozenset({"login.login", "login.log_in", "dashboard.healthz", 
 WRITE_HEADER = ("X-Requested-With", "fer-dashboard")
 READ_METHODS = ("GET", "HEAD", "OPTIONS")
 _LOGIN = "login"
-"""Key of the login's id in the session cookie."""
+"""Key of the login's id in the session cookie, and of the one a request was let in by."""
 
 log = logging.getLogger(__name__)
 
@@ -36,13 +36,20 @@ class Access:
 
     `loopback` says that it is served on a loopback address only; `allowed_hosts` are names (lower
     case) that it answers to besides localhost and, off loopback, its addresses and this machine's
-    own name.
+    own name. `port` is the one it is served on.
     """
 
     login: Login = field(default_factory=Login)
     loopback: bool = True
     allowed_hosts: tuple[str, ...] = ()
     login_s: float = LOGIN_S
+    port: int = 0
+
+    @property
+    def cookie(self) -> str:
+        """Name of the login's cookie. A browser keeps cookies by host, not by port: of two
+        dashboards on one machine, a shared name would have each log-in end the other's."""
+        return f"fer-dashboard-{self.port}"
 
 
 class KnownHosts:
@@ -102,10 +109,8 @@ class Guard:
 
     def still_allowed(self) -> Callable[[], bool]:
         """Whether this request would be allowed again, to be asked later and from any thread."""
-        name = session.get(_LOGIN)
-        if not self.needs_login or name is None:
-            return lambda: True
-        return lambda: self._logins.valid(name)
+        name = g.get(_LOGIN)
+        return lambda: name is None or self._logins.valid(name)
 
     def _check(self) -> ResponseReturnValue | None:
         if request.host not in self._hosts:
@@ -123,7 +128,9 @@ class Guard:
         if scheme.lower() == "bearer":
             _judge(self._attempts.try_token(given.strip(), request.remote_addr or ""))
             return None
-        if self._logins.valid(str(session.get(_LOGIN))):
+        name = str(session.get(_LOGIN))
+        if self._logins.valid(name):
+            g.setdefault(_LOGIN, name)
             return None
         if request.endpoint == "dashboard.index":
             return redirect(url_for("login.login"))
@@ -144,9 +151,10 @@ def _judge(wait_s: float | None) -> None:
     if wait_s == 0:
         log.warning("a wrong token or password from %s", request.remote_addr)
         abort(401, "that is not it")
-    response = jsonify(error="too many wrong attempts; wait a minute")
+    after_s = int(wait_s) + 1
+    response = jsonify(error=f"too many attempts; try again in {after_s} s")
     response.status_code = 429
-    response.headers["Retry-After"] = str(int(wait_s) + 1)
+    response.headers["Retry-After"] = str(after_s)
     abort(response)
 
 

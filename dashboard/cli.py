@@ -123,7 +123,10 @@ def main() -> int:
     adopted = arguments.listen_fd is not None
     bound = adopt(arguments.listen_fd) if adopted else bind(arguments.host, arguments.port)
     require_login(bound, login, arguments.trusted_proxy)
-    access = Access(login, is_loopback(bound), tuple(arguments.allowed_host), arguments.login_s)
+    access = Access(
+        login, is_loopback(bound), tuple(arguments.allowed_host), arguments.login_s,
+        bound.getsockname()[1],
+    )  # fmt: skip
     feed = Feed(address)
     feed.start()
     if not adopted:

@@ -7,14 +7,12 @@ itself does not say. A view's docstring is its description.
 import re
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field
-from functools import cache
 from typing import Any, TypeVar
 
 from flask import Flask
-from pydantic import TypeAdapter
 from werkzeug.routing import Rule
 
-from contract.telemetry import LiveUpdate
+from contract.telemetry import update_schema
 
 JsonSchema = dict[str, Any]
 View = TypeVar("View", bound=Callable[..., Any])
@@ -69,6 +67,11 @@ def objects(**properties: JsonSchema) -> JsonSchema:
     return {"type": "object", "properties": properties, "required": list(properties)}
 
 
+def list_of(item: JsonSchema) -> JsonSchema:
+    """The JSON Schema of a list of such."""
+    return {"type": "array", "items": item}
+
+
 NUMBER: JsonSchema = {"type": "number"}
 NUMBER_OR_NULL: JsonSchema = {"type": ["number", "null"]}
 TEXT_OR_NULL: JsonSchema = {"type": ["string", "null"]}
@@ -106,10 +109,9 @@ def describe(app: Flask, open_endpoints: frozenset[str]) -> JsonSchema:
     }
 
 
-@cache
 def _telemetry() -> JsonSchema:
     """What a `LiveUpdate` and its parts look like in JSON."""
-    schema = TypeAdapter(LiveUpdate).json_schema(ref_template=_COMPONENTS + "{model}")
+    schema = update_schema(_COMPONENTS + "{model}")
     parts: JsonSchema = schema.pop("$defs")
     return {"LiveUpdate": schema, **parts}
 

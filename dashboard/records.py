@@ -12,21 +12,34 @@ from flask.typing import ResponseReturnValue
 from contract.expressions import EXPRESSIONS
 from contract.session_names import CORRECTIONS_NAME, SESSION_NAME
 from dashboard.bodies import json_object
-from dashboard.openapi import documented, objects
+from dashboard.openapi import NUMBER, JsonSchema, documented, list_of, objects
 
 MOST_LISTED = 500
-_TEXT = {"type": "string"}
-_COUNT = {"type": "integer", "minimum": 0}
+_TEXT: JsonSchema = {"type": "string"}
+_COUNT: JsonSchema = {"type": "integer", "minimum": 0}
+_EXPRESSION: JsonSchema = {"enum": list(EXPRESSIONS)}
 _SESSIONS = objects(
     written={"type": "boolean"},
     total=_COUNT,
-    files={"type": "array", "items": objects(name=_TEXT, bytes=_COUNT, changed_utc=_TEXT)},
+    files=list_of(objects(name=_TEXT, bytes=_COUNT, changed_utc=_TEXT)),
 )
-_CORRECTION = {
+_MODEL = objects(
+    name=_TEXT,
+    sha256=_TEXT,
+    artifact=_TEXT,
+    precision=_TEXT,
+    backend=_TEXT,
+    latency_ms=NUMBER,
+    provenance={"type": "object"},
+    metrics={"type": "object", "additionalProperties": {"type": "object"}},
+    card=_TEXT,
+)
+_CORRECTED = objects(track=_COUNT, shown=_TEXT, expression=_EXPRESSION, seconds=NUMBER)
+_CORRECTION: JsonSchema = {
     "type": "object",
     "properties": {
         "track": _COUNT,
-        "expression": {"enum": list(EXPRESSIONS)},
+        "expression": _EXPRESSION,
         "age_s": {"type": "number", "minimum": 0, "maximum": 60},
     },
     "required": ["track", "expression"],
@@ -101,13 +114,13 @@ def records_blueprint(folder: Path | None, ask: Ask) -> Blueprint:
         return response
 
     @routes.get("/api/model")
-    @documented(answer={"type": "object"})
+    @documented(answer=_MODEL)
     def model() -> ResponseReturnValue:
         """The bundle in use: identity, figures, card as Markdown."""
         return ask({"get": "model"})
 
     @routes.post("/api/corrections")
-    @documented(answer=objects(corrected={"type": "object"}), body=_CORRECTION)
+    @documented(answer=objects(corrected=_CORRECTED), body=_CORRECTION)
     def correct() -> ResponseReturnValue:
         """Say what a label should have been: `{"track": n, "expression": e, "age_s": s}`.
 

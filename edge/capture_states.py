@@ -1,8 +1,8 @@
 """What a live camera is doing, why, and what to do next: pure logic, with time handed in.
 
     waiting ──► live ◄──► dark · frozen · slow      frames come, but not as they should
-       ▲          │
-       └─ lost ◄──┴──► stalled                      no frames come; it is opened again
+       ▲          │                │
+       └─ lost ◄──┴──► stalled     └ frozen long     no use waiting; it is opened again
 
 `CameraStates` is told what happened (opened, a frame, closed, process gone, device returned) and is
 asked what is due: to open the camera, or to replace the process that does not answer.
@@ -56,6 +56,11 @@ class Limits:
     Every fault is named within 2 s of its beginning, so that readiness follows within 3. A device
     may take longer to open and to give its first frame: exposure settles, a stream waits for a key
     frame.
+
+    A frozen camera is opened again after `frozen_open_s`: a sensor's noise alone makes frames
+    differ, so one that repeats itself that long hangs. As some sources have a right to stand still
+    (a test card, a virtual camera), the patience doubles each time it was in vain, to
+    `frozen_cap_s`.
     """
 
     open_s: float = 10.0
@@ -63,6 +68,8 @@ class Limits:
     stall_s: float = 2.0
     frozen_s: float = 2.0
     frozen_frames: int = 3
+    frozen_open_s: float = 10.0
+    frozen_cap_s: float = 600.0
     dark_s: float = 2.0
     dark_mean: float = 20.0
     dark_spread: float = 8.0
@@ -112,6 +119,8 @@ class CameraStates:
         self._first_s = 0.0
         self._last_s: float | None = None
         self._same_since_s, self._same_frames = 0.0, 0
+        self._frozen_openings = 0
+        """How often it was opened again for being frozen, since it last moved."""
         self._dark_since_s: float | None = None
         self._arrivals: deque[float] = deque()
 
@@ -127,6 +136,15 @@ class CameraStates:
                 return None
             self._phase, self._since_s = "opening", now_s
             return "open"
+        still_s = now_s - self._same_since_s
+        reads = self._phase == "reading" and self._same_frames > 0
+        if reads and self.state == "frozen" and still_s >= self._frozen_patience_s():
+            self._change(
+                "frozen", f"{self._name} gave the same picture for {still_s:.0f} s; reopening it"
+            )
+            self._frozen_openings += 1
+            self._close(now_s, at_once=True)
+            return "replace"
         silent_s = now_s - (self._since_s if self._last_s is None else self._last_s)
         limit_s = self._patience_s()
         if silent_s <= limit_s:
@@ -152,6 +170,8 @@ class CameraStates:
             self._first_s = now_s
         self._last_s = now_s
         self._arrivals.extend([now_s] * (1 + skipped))
+        if not look.same and self._same_frames:  # the first one since it was opened says nothing
+            self._frozen_openings = 0
         if not look.same or not self._same_frames:
             self._same_since_s, self._same_frames = now_s, 0
         self._same_frames += 1
@@ -196,6 +216,12 @@ class CameraStates:
         least = self._limits.first_frame_s if self._last_s is None else self._limits.stall_s
         return max(least, 2 / self._fps) if self._fps else least
 
+    def _frozen_patience_s(self) -> float:
+        limits = self._limits
+        return min(
+            limits.frozen_cap_s, limits.frozen_open_s * 2.0 ** min(self._frozen_openings, 30)
+        )
+
     def _judge(self, now_s: float) -> None:
         """The state while frames come."""
         limits, name = self._limits, self._name
@@ -203,7 +229,9 @@ class CameraStates:
         same_s = now_s - self._same_since_s
         if dark_s >= limits.dark_s:
             self._change("dark", f"{name} is black: uncover its lens, or turn on a light")
-        elif same_s >= limits.frozen_s and self._same_frames >= limits.frozen_frames:
+        elif self._frozen_openings or (
+            same_s >= limits.frozen_s and self._same_frames >= limits.frozen_frames
+        ):
             self._change("frozen", f"{name} gives the same picture again and again: restart it")
         elif self._is_slow(now_s):
             self._change(

@@ -187,11 +187,14 @@ class Corrections:
         )  # fmt: skip
 
     def _append(self, row: CorrectionRow) -> None:
-        earlier = read_corrections(self._file) if self._file.exists() else []
-        text = io.StringIO()
-        writer = csv.writer(text, lineterminator="\n")
-        writer.writerow(COLUMNS)
-        writer.writerows(astuple(each) for each in (*earlier, row))
-        if len(text.getvalue()) > MOST_BYTES:
+        earlier = ",".join(COLUMNS)
+        if self._file.exists():
+            read_corrections(self._file)  # what is wrong in it is said now, not when it is used
+            # Not written from its rows again: with many, the feed would stand still meanwhile.
+            earlier = self._file.read_text(encoding="utf-8").rstrip("\n")
+        line = io.StringIO()
+        csv.writer(line, lineterminator="\n").writerow(astuple(row))
+        text = f"{earlier}\n{line.getvalue()}"
+        if len(text) > MOST_BYTES:
             raise UserError(f"{self._file.name} is full; carry it off and delete it on the box")
-        write_text_atomic(self._file, text.getvalue())
+        write_text_atomic(self._file, text)

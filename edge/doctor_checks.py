@@ -12,6 +12,7 @@ from pathlib import Path
 from typing import Any, Literal
 
 from contract.errors import UserError
+from contract.tls import server_context
 from edge.bundles import bundle_for_box, store_folder
 from edge.cameras.base import Camera, CameraError, Device
 from edge.detector_files import YUNET_SHA256, fault_of
@@ -270,19 +271,29 @@ def serial_ports(box: Box) -> Finding:
 
 
 def dashboard_port(box: Box) -> Finding:
-    """Could the dashboard listen where the profile says?"""
+    """Could the dashboard listen where the profile says, with its certificate and login?"""
     wanted = box.profile.dashboard
     if not wanted.enabled:
         return Finding("dashboard port", "ok", "no dashboard is wanted")
+    if wanted.tls_certificate is not None:
+        try:
+            server_context(wanted.tls_certificate, wanted.tls_key)
+        except UserError as error:
+            mend = "mend dashboard.tls_certificate and dashboard.tls_key in the profile"
+            return Finding("dashboard port", "fail", str(error), mend)
     try:
-        box.probes.listen(wanted.host, wanted.port).close()
+        box.probes.listen(wanted).close()
     except UserError as error:
-        if box.probes.page_answers(wanted.host, wanted.port):
+        if box.probes.page_answers(wanted):
             what = f"a dashboard answers on port {wanted.port} already: fer-edge runs"
             return Finding("dashboard port", "ok", what)
         problem, _, mend = str(error).partition("; ")
-        return Finding("dashboard port", "fail", problem, mend or "name another port with --port")
-    return Finding("dashboard port", "ok", f"{wanted.host} port {wanted.port} is free")
+        return Finding("dashboard port", "fail", problem, mend)
+    what = (
+        f"{wanted.host} port {wanted.port} is free{' for HTTPS' if wanted.tls_certificate else ''}"
+    )
+    through = f", behind the proxy {wanted.trusted_proxy}" if wanted.trusted_proxy else ""
+    return Finding("dashboard port", "ok", what + through)
 
 
 def machine(box: Box) -> Finding:

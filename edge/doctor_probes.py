@@ -6,11 +6,14 @@ import importlib
 import os
 import shutil
 import socket
+import ssl
 import tempfile
 import time
+import urllib.error
 import urllib.request
 from collections.abc import Callable
 from dataclasses import dataclass, field
+from http.client import HTTPException
 from importlib.metadata import version
 from pathlib import Path
 
@@ -20,7 +23,8 @@ import serial.tools.list_ports
 from edge.cameras.base import Camera, Clock
 from edge.cameras.factory import open_camera
 from edge.detector_files import find_yunet
-from edge.page import listen
+from edge.page import listen_for
+from firmware_config.dashboard_config import DashboardConfig
 
 
 def _ntp_synchronised() -> bool | None:
@@ -37,12 +41,24 @@ def _ntp_synchronised() -> bool | None:
     return None if state < 0 else state != unsynchronised
 
 
-def _page_answers(host: str, port: int) -> bool:
+def _page_answers(page: DashboardConfig) -> bool:
     """Does a dashboard of this project answer there already?"""
+    scheme = "https" if page.tls_certificate else "http"
+    host = f"[{page.host}]" if ":" in page.host else page.host
+    # It is asked on this machine and told nothing, so whose certificate it has does not matter;
+    # and a proxy of the user's would ask another machine.
+    context = ssl.create_default_context()
+    context.check_hostname, context.verify_mode = False, ssl.CERT_NONE
+    opener = urllib.request.build_opener(
+        urllib.request.ProxyHandler({}), urllib.request.HTTPSHandler(context=context)
+    )
     try:
-        with urllib.request.urlopen(f"http://{host}:{port}/healthz", timeout=2) as response:
+        with opener.open(f"{scheme}://{host}:{page.port}/healthz", timeout=2) as response:
             return b'"alive"' in response.read(1000)
-    except (OSError, ValueError):
+    except urllib.error.HTTPError as error:
+        with error:  # 503: it answers that its box is silent
+            return b'"alive"' in error.read(1000)
+    except (OSError, ValueError, HTTPException):
         return False
 
 
@@ -86,8 +102,8 @@ class Probes:
     ntp_synchronised: Callable[[], bool | None] = _ntp_synchronised
     free_bytes: Callable[[Path], int] = lambda folder: shutil.disk_usage(folder).free
     write_something: Callable[[Path], None] = _write_something
-    listen: Callable[[str, int], socket.socket] = listen
-    page_answers: Callable[[str, int], bool] = _page_answers
+    listen: Callable[[DashboardConfig], socket.socket] = listen_for
+    page_answers: Callable[[DashboardConfig], bool] = _page_answers
     memory_free_bytes: Callable[[], int] = lambda: int(psutil.virtual_memory().available)
     load: Callable[[], float] = lambda: os.getloadavg()[0]
     cores: Callable[[], int] = lambda: len(os.sched_getaffinity(0))

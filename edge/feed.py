@@ -93,7 +93,8 @@ class LiveFeed:
                 self._settings.change(dict(message["set"]))
             else:
                 return {
-                    "error": 'send {"get": "settings"}, {"set": {"key": value}} or {"reload": true}'
+                    "error": 'send {"get": "settings"}, {"get": "model"}, {"set": {"key": value}}, '
+                    '{"reload": true} or {"correct": {…}}'
                 }
         except UserError as error:
             return {"error": str(error)}

@@ -7,6 +7,7 @@ import argparse
 import grp
 import json
 import os
+import tempfile
 import tomllib
 from collections.abc import Sequence
 from pathlib import Path
@@ -53,7 +54,8 @@ def add_wheels_flag(parser: argparse.ArgumentParser) -> None:
 
 def layout_of(root: Path, *, dry_run: bool) -> Layout:
     """The places under `root`. Raises `UserError` where this user may not write there."""
-    layout = Layout(root.absolute())
+    # Resolved, as // and /mnt/.. are this machine too, which has services to stop and start.
+    layout = Layout(root.resolve())
     if not dry_run and layout.is_this_machine and os.geteuid() != 0:
         raise UserError("installing on this machine needs root: use sudo, or --root DIR")
     return layout
@@ -155,7 +157,9 @@ def main(arguments: Sequence[str]) -> int:
     files = wanted_files(layout, text, accelerator=profile.runtime.device != "CPU")
     os.umask(0o022)  # what is installed is for a user of its own to read
     if given.files_only:
-        put(layout, files)
+        # A service that was disabled stays so: its link is among `files`, and is not there.
+        kept = [one for one in files if one.path.parent.suffix != ".wants" or one.path.is_symlink()]
+        put(layout, kept)
         return 0
     if layout.is_this_machine and not given.dry_run:
         Services().require()
@@ -166,20 +170,29 @@ def main(arguments: Sequence[str]) -> int:
             return 0
         print(f"making {layout.versions / source.version}; this may take minutes", flush=True)
         with layout.changing():
-            _install(layout, source, files, profile)
+            _install(layout, source, files, profile, text)
     return 0
 
 
-def _install(layout: Layout, source: Source, files: Sequence[Wanted], profile: Profile) -> None:
+def _install(
+    layout: Layout, source: Source, files: Sequence[Wanted], profile: Profile, text: str
+) -> None:
     before = layout.current()
     version = make_version(layout, source, extras_for(profile))
     print(_detector(layout))
-    put(layout, files)
-    faults = self_test(layout, version, layout.profile)
+    # Before any file of the box is touched: what runs on it goes on as it was if this fails.
+    with tempfile.TemporaryDirectory(prefix="fer-edge-profile-") as folder:
+        trial = Path(folder) / layout.profile.name
+        trial.write_text(text, encoding="utf-8")
+        faults = self_test(layout, version, trial)
     if faults:
+        if version != before:
+            layout.remove_version(version)
         raise UserError(f"{version} is not fit for this machine: {'; '.join(faults)}")
+    put(layout, files)
     layout.switch(version)
-    layout.remove_all_but(version, before)
+    if version != before:  # else the one before stays: it is the way back
+        layout.remove_all_but(version, before)
     print(f"installed: {version}; profile {layout.profile}")
     if layout.is_this_machine:
         services = Services()

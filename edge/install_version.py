@@ -11,6 +11,7 @@ import tomllib
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass
+from functools import cached_property
 from pathlib import Path
 
 from contract.errors import UserError
@@ -27,6 +28,9 @@ UNREADABLE = ("/home", "/root", "/run/user", "/tmp")
 
 SELF_TEST_S = 180.0
 
+ISOLATED = ("-I", "-m")
+"""How Python is run for a version: nothing counts that PYTHONPATH or a home folder adds to it."""
+
 
 @dataclass(frozen=True)
 class Source:
@@ -40,7 +44,7 @@ class Source:
     wheels: Path | None = None
     constraints: Path | None = None
 
-    @property
+    @cached_property
     def version(self) -> str:
         """The version's name: its number and the start of its wheel's SHA-256.
 
@@ -97,7 +101,7 @@ def _from(wheels: Path | None) -> list[str]:
 def _pip(python: str, *arguments: str, doing: str) -> None:
     """Run that Python's pip. Raises `UserError` with the line that says most."""
     done = subprocess.run(
-        [python, "-m", "pip", "--disable-pip-version-check", *arguments],
+        [python, *ISOLATED, "pip", "--disable-pip-version-check", *arguments],
         capture_output=True, text=True, errors="replace", check=False,
     )  # fmt: skip
     if done.returncode:
@@ -172,7 +176,7 @@ def run_version(
 
     Raises `UserError` where it does not end within `limit_s` seconds.
     """
-    command = [str(layout.versions / version / "bin/python"), "-P", "-m", "edge"]
+    command = [str(layout.versions / version / "bin/python"), *ISOLATED, "edge"]
     with tempfile.TemporaryDirectory(prefix="fer-edge-test-") as cache:
         own = {
             "XDG_CACHE_HOME": cache,

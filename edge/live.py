@@ -31,11 +31,12 @@ from edge.live_settings import LiveSettings
 from edge.model_card import model_card
 from edge.notify import Notifier
 from edge.page import DashboardProcess, listen_for
+from edge.process_age import process_age_s
 from edge.setup import Engine, start_engine
 from edge.sinks.links import Link, open_links
 from edge.sinks.session_csv import Limits, SessionLog, session_file
 from edge.sinks.session_thread import BackgroundLog, ResultSink
-from edge.temperature import temperature_c
+from edge.temperature import Thermometer
 from firmware_config.profile import Profile
 
 KPI_INTERVAL_S = 1.0
@@ -132,12 +133,13 @@ class LiveRun:
         self, engine: Engine, capture: Capture, camera: str,
         session: ResultSink | None, feed: LiveFeed | None, page: DashboardProcess | None,
         *, settings: LiveSettings, links: Sequence[Link] = (), notifier: Notifier | None = None,
+        thermometer: Thermometer | None = None,
     ) -> None:  # fmt: skip
         self._engine, self._capture, self._camera = engine, capture, camera
         self._session, self._feed, self._page = session, feed, page
         self._settings, self._profile = settings, settings.profile
         self._links = links
-        self._notifier = notifier or Notifier({})
+        self._notifier, self._thermometer = notifier or Notifier({}), thermometer
         self._kpi = KpiWindow()
         self._failed: Counter[str] = Counter()
         self._fault: str | None = None
@@ -207,7 +209,7 @@ class LiveRun:
             checks=self._check(),
             camera_events=self._capture.events,
             notice=self._profile.notice_text(),
-            temperature_c=temperature_c(),
+            temperature_c=None if self._thermometer is None else self._thermometer.celsius,
             totals=kpi.totals.snapshot(),
         )
 
@@ -279,8 +281,7 @@ class LiveRun:
                 link.write(result)
             self._kpi.add(result, self._engine.pipeline.flips)
             if self._kpi.frames == 1:
-                age = time.time() - psutil.Process().create_time()
-                log.info("first result after %.2f s: %s", age, _describe(result))
+                log.info("first result after %.2f s: %s", process_age_s(), _describe(result))
             self._last = result
             self.frames_with_faces += bool(result.faces)
             self._publish(result, frame.image)
@@ -351,12 +352,14 @@ def run_live(profile: Profile, read: Callable[[], Profile]) -> int:
             log.info("dashboard: %s", page.url)
         if not camera.live:
             capture.start()
+        thermometer = Thermometer()
+        stack.callback(thermometer.close)
         links = open_links(profile)
         for link in links:
             stack.callback(link.close)
         run = LiveRun(
             engine, capture, camera.name, session, feed, page,
-            settings=settings, links=links, notifier=notifier,
+            settings=settings, links=links, notifier=notifier, thermometer=thermometer,
         )  # fmt: skip
         stack.callback(notifier.stopping)  # said first when it ends
         run.loop(stop)

@@ -10,7 +10,7 @@ from contract.command import Parser
 from contract.errors import UserError
 from edge.sinks.serial_port import PORT_FAULTS, Port, PortError, open_port, parting, usb_ports
 from edge.sinks.serial_session import SerialSession
-from firmware_config.serial_config import port_name
+from firmware_config.serial_config import LEAST_BAUD, MOST_BAUD, port_name
 from firmware_config.serial_protocol import (
     BAUD,
     LABELS,
@@ -115,6 +115,8 @@ def _check(given: argparse.Namespace) -> None:
         port_name(given.port)
     except ValueError as error:
         raise UserError(f"serial-monitor: {error}") from None
+    if not LEAST_BAUD <= given.baud <= MOST_BAUD:
+        raise UserError(f"--baud {given.baud}: give {LEAST_BAUD} to {MOST_BAUD} bits per second")
     if given.brightness is not None and not 0 <= given.brightness <= 100:
         raise UserError(f"--brightness {given.brightness}: give a percentage from 0 to 100")
     for text in given.fault:

@@ -1,6 +1,7 @@
 """What every way of running shares: bundle, session, detector and pipeline from a profile."""
 
 import os
+from contextlib import suppress
 from dataclasses import dataclass, replace
 from pathlib import Path
 
@@ -20,11 +21,28 @@ from runtime.choose import Chosen, choose
 from runtime.fallback import FallbackSession
 from runtime.session import BACKENDS
 
+CACHE_BYTES = 256 * 2**20
+"""Room for the compiled models of several bundles."""
+
 
 def cache_folder() -> Path:
     """Where measured choices and compiled models are kept between starts."""
     base = os.environ.get("XDG_CACHE_HOME")
     return (Path(base) if base else Path.home() / ".cache") / "fer-edge"
+
+
+def bound_cache(folder: Path, most_bytes: int = CACHE_BYTES) -> None:
+    """Delete the oldest compiled models beyond `most_bytes`; OpenVINO itself deletes none.
+
+    One that is missed is compiled again, which takes a fraction of a second.
+    """
+    with suppress(OSError):  # a cache that cannot be tidied is still a cache
+        found = [(blob.stat(), blob) for blob in (folder / "openvino").glob("*.blob")]
+        kept = 0
+        for stat, blob in sorted(found, key=lambda each: each[0].st_mtime_ns, reverse=True):
+            kept += stat.st_size
+            if kept > most_bytes:
+                blob.unlink()
 
 
 @dataclass(frozen=True)
@@ -55,6 +73,7 @@ def start_engine(profile: Profile) -> Engine:
     cv2.setNumThreads(1)
     bundle, bundle_note = bundle_for_box(profile.runtime.bundle)
     cache, wanted = cache_folder(), profile.detector
+    bound_cache(cache)
     detector = make_detector(
         wanted.kind,
         detect_size=wanted.size,

@@ -6,13 +6,16 @@ files go back and the old version is started again. Every version writes its own
 """
 
 import os
-from collections.abc import Sequence
+import signal
+from collections.abc import Iterator, Mapping, Sequence
+from contextlib import contextmanager
+from dataclasses import replace
 from pathlib import Path
 
 from contract.command import Parser
 from contract.errors import UserError
 from edge.install_command import add_root_flags, add_wheels_flag, layout_of
-from edge.install_services import Services
+from edge.install_services import Services, State
 from edge.install_version import Source, extras_for, make_version, run_version, self_test
 from firmware_config.install_layout import Layout
 from firmware_config.profile import load_profile
@@ -61,40 +64,61 @@ def upgrade(layout: Layout, source: Source, services: Services | None) -> str:
     if source.version == before:
         return before
     version = _make(layout, source)
-    ready = {name: services.state(name).ready for name in services.running()} if services else {}
+    states = {name: services.state(name) for name in services.running()} if services else {}
     try:
         _use(layout, version)
-        fault = _restart(services, ready)
-    except UserError as error:
+        fault = next(_faults(services, states), "")
+    except (UserError, OSError) as error:  # a full disk, for one
         fault = str(error)
     except KeyboardInterrupt:
         fault = "it was interrupted"
     if fault:
-        now = _back(layout, before, services, ready)
+        now = _back(layout, before, services, states)
         layout.remove_version(version)
         raise UserError(f"{version} was taken back: {fault}; {now}")
     layout.remove_all_but(version, before)
     return version
 
 
-def _back(layout: Layout, before: str, services: Services | None, ready: dict[str, bool]) -> str:
+def _back(
+    layout: Layout, before: str, services: Services | None, states: Mapping[str, State]
+) -> str:
     """Have the version of `before` run again; one line on how it is."""
     layout.switch(before)
     try:
         _use(layout, before)
-        fault = _restart(services, dict.fromkeys(ready, False))
-    except UserError as error:
+        up = {name: replace(was, ready=False) for name, was in states.items()}
+        # All of them, whatever becomes of the first: none may go on with what is removed next.
+        faults = list(_faults(services, up))
+        fault = faults[0] if faults else ""
+    except (UserError, OSError) as error:
         fault = str(error)
     return f"{before} is back" + (f", but {fault}" if fault else " and runs")
 
 
-def _restart(services: Services | None, ready: dict[str, bool]) -> str:
-    """Start the services anew; why the first that is not as good as before is not, or empty."""
+def _faults(services: Services | None, states: Mapping[str, State]) -> Iterator[str]:
+    """Start the services anew, one after another; why each that is worse than in `states` is so."""
     if services is None:
-        return ""
+        return
     services.reload()
-    faults = (services.restart(name, was_ready=was) for name, was in ready.items())
-    return next((fault for fault in faults if fault), "")
+    for name, was in states.items():
+        fault = services.restart(name, was_ready=was.ready)
+        if fault and was.active:
+            yield fault
+
+
+@contextmanager
+def _not_cut_short() -> Iterator[None]:
+    """A lost terminal does not end an upgrade half-way; SIGTERM has it go back as Ctrl-C does."""
+    before = {
+        signal.SIGHUP: signal.signal(signal.SIGHUP, signal.SIG_IGN),
+        signal.SIGTERM: signal.signal(signal.SIGTERM, signal.default_int_handler),
+    }
+    try:
+        yield
+    finally:
+        for number, handler in before.items():
+            signal.signal(number, handler)
 
 
 def main(arguments: Sequence[str]) -> int:
@@ -116,7 +140,7 @@ def main(arguments: Sequence[str]) -> int:
         return 0
     os.umask(0o022)
     services = Services() if layout.is_this_machine else None
-    with layout.changing():
+    with layout.changing(), _not_cut_short():
         now = upgrade(layout, source, services)
     print(f"{now} is installed already" if now == before else f"{now} runs; before: {before}")
     return 0

@@ -9,13 +9,13 @@ import json
 import os
 import re
 import shutil
-from collections.abc import Iterable
+from collections.abc import Collection, Iterable, Iterator
 from dataclasses import dataclass
 from pathlib import Path
 
 from contract.errors import UserError
 from contract.files import write_atomic, write_json_atomic
-from firmware_config.install_layout import Layout
+from firmware_config.install_layout import Layout, point
 
 SOURCES = Path(__file__).parent
 UNITS = ("fer-edge.service", "fer-edge@.service")
@@ -83,13 +83,15 @@ def put(layout: Layout, files: Iterable[Wanted]) -> None:
     """Write the files, each atomically, and remember what was made.
 
     What an earlier installation wrote and this one does not want is removed. Raises `UserError`
-    for a link's place that is taken by somebody else's file.
+    for a link's place that is taken by somebody else's file or link, and for a place outside the
+    root, to which a link leads; nothing is written then.
     """
     files = list(files)
     made = _made_before(layout)
     folders = set(made["folders"])
     for file in files:
-        if file.link and os.path.lexists(file.path) and not file.path.is_symlink():
+        layout.require_inside(file.path)
+        if _is_taken(layout, file, made["files"]):
             raise UserError(f"{file.path} is there and is not ours; move it away")
         missing = [p for p in file.path.parents if p.is_relative_to(layout.root) and not p.exists()]
         folders |= {str(layout.on_the_box(folder)) for folder in missing}
@@ -103,14 +105,30 @@ def put(layout: Layout, files: Iterable[Wanted]) -> None:
     write_json_atomic(layout.home / "installed.json", {**record, "files": sorted(wanted)})
 
 
+def _is_taken(layout: Layout, file: Wanted, made: Collection[str]) -> bool:
+    """Is the place of a link somebody else's?"""
+    if file.link is None or not os.path.lexists(file.path):
+        return False
+    if not file.path.is_symlink():
+        return True
+    # `systemctl enable` writes the same link in another way.
+    folder = layout.on_the_box(file.path.parent)
+    leads, wanted = (os.path.normpath(folder / to) for to in (file.path.readlink(), file.link))
+    return str(layout.on_the_box(file.path)) not in made and leads != wanted
+
+
 def _put(file: Wanted) -> None:
     file.path.parent.mkdir(parents=True, exist_ok=True)
     if file.link is not None:
-        file.path.unlink(missing_ok=True)
-        file.path.symlink_to(file.link)
+        point(file.path, file.link)
         return
-    write_atomic(file.path, lambda stream: stream.write(file.content))
-    if file.secret and os.geteuid() == 0 and READERS in {group.gr_name for group in grp.getgrall()}:
+    kept = (
+        file.secret and os.geteuid() == 0 and READERS in {each.gr_name for each in grp.getgrall()}
+    )
+    write_atomic(
+        file.path, lambda stream: stream.write(file.content), mode=0o600 if kept else 0o644
+    )
+    if kept:
         shutil.chown(file.path, group=READERS)
         file.path.chmod(0o640)
 
@@ -118,18 +136,34 @@ def _put(file: Wanted) -> None:
 def leftovers(layout: Layout) -> list[Path]:
     """Everything of an installation that is there now, in the order in which to remove it.
 
-    Also profiles, session logs, caches and the state of every camera.
+    Also profiles, session logs, caches and the state of every camera. Raises `UserError` for a
+    place outside the root, to which a link leads.
     """
     found = [layout.root / name.lstrip("/") for name in _made_before(layout)["files"]]
-    # An instance that was enabled has a link, and a `systemctl edit` a folder, of its own.
-    found += layout.units.glob("*.wants/fer-edge@*.service")
-    found += layout.units.glob("fer-edge*.service.d")
+    # What was enabled has a link, and a `systemctl edit` a folder, of its own.
+    for name in UNITS:
+        unit = name.replace("@.", "@*.")  # the template's own too: a star may be nothing
+        found += [*layout.units.glob(f"*.wants/{unit}"), *layout.units.glob(f"{unit}.d")]
     found.append(layout.profile.parent)
     for name in ("lib", "cache", "log"):
-        for folder in (layout.root / "var" / name, layout.root / "var" / name / "private"):
-            found += [folder / "fer-edge", *folder.glob("fer-edge-*")]
+        found += _written(layout, layout.root / "var" / name)
     there = [path for path in found if os.path.lexists(path)]
+    for path in there:
+        layout.require_inside(path)
     return [*dict.fromkeys(there), layout.home]
+
+
+def _written(layout: Layout, folder: Path) -> Iterator[Path]:
+    """What the services wrote under `folder`: of DynamicUser= in `private`, with a link to it.
+
+    A folder that is only named alike, such as somebody's copy of the logs, is none of them.
+    """
+    cameras = {f"fer-edge-{profile.stem}" for profile in layout.profile.parent.glob("*.toml")}
+    private = folder / "private"
+    for path in (folder / "fer-edge", *folder.glob("fer-edge-*")):
+        if path.is_symlink() or path.name in {"fer-edge", *cameras}:
+            yield path
+    yield from (private / "fer-edge", *private.glob("fer-edge-*"))
 
 
 def take_away(layout: Layout, paths: Iterable[Path]) -> None:

@@ -23,9 +23,17 @@ COMPLETE = ".complete"
 """File that is made last in a version's folder: one without it was interrupted."""
 
 
+def point(link: Path, target: Path) -> None:
+    """Make `link` lead to `target`, by one rename: it is never missing in between."""
+    fresh = link.with_name(f".{link.name}")
+    fresh.unlink(missing_ok=True)
+    fresh.symlink_to(target)
+    fresh.replace(link)
+
+
 @dataclass(frozen=True)
 class Layout:
-    """The places of an installation under `root`, an absolute path."""
+    """The places of an installation under `root`, an absolute path without links."""
 
     root: Path
 
@@ -68,6 +76,18 @@ class Layout:
         """A path as the box itself will see it, without the root."""
         return Path("/") / path.relative_to(self.root)
 
+    def require_inside(self, path: Path) -> None:
+        """Raises `UserError` for a place outside the root, to which a link on the way leads.
+
+        An image's own links, such as one of `/var/log`, are meant for the box: followed here they
+        lead into the machine that makes the image.
+        """
+        if not path.parent.resolve().is_relative_to(self.root):
+            raise UserError(
+                f"{path}: a link on the way leads out of {self.root}, to {path.parent.resolve()}; "
+                "make it a relative one, or a folder"
+            )
+
     def current(self) -> str | None:
         """The name of the current version; None where nothing is installed."""
         return self.link.readlink().name if self.link.is_symlink() else None
@@ -78,10 +98,7 @@ class Layout:
 
     def switch(self, version: str) -> None:
         """Make a version current, by one rename: a reader sees the old one or the new one."""
-        fresh = self.link.with_name(".current")
-        fresh.unlink(missing_ok=True)
-        fresh.symlink_to(Path("versions") / version)  # relative, so that it holds under any root
-        fresh.replace(self.link)
+        point(self.link, Path("versions") / version)  # relative, so that it holds under any root
         folder = os.open(self.home, os.O_RDONLY)
         try:
             os.fsync(folder)
@@ -96,7 +113,8 @@ class Layout:
 
     def remove_all_but(self, *kept: str | None) -> list[str]:
         """Remove the versions that are not `kept`; returns what went."""
-        old = sorted(each.name for each in self.versions.iterdir() if each.name not in kept)
+        there = [each.name for each in self.versions.iterdir() if each.is_dir()]
+        old = sorted(name for name in there if name not in kept)
         for version in old:
             self.remove_version(version)
         return old
@@ -104,6 +122,7 @@ class Layout:
     @contextmanager
     def changing(self) -> Iterator[None]:
         """Hold the lock. Raises `UserError` while another command holds it."""
+        self.require_inside(self.versions)
         self.home.mkdir(parents=True, exist_ok=True)
         with (self.home / "lock").open("w") as lock:
             try:

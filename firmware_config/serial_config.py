@@ -8,6 +8,7 @@ from firmware_config.section import Section
 from firmware_config.serial_protocol import BAUD
 
 PORT_FORM = "/dev/serial/by-id/…, another path, or usb:VID:PID[:SERIAL] with four hex digits each"
+LEAST_BAUD, MOST_BAUD = 1200, 4_000_000
 _PORT = re.compile(r"/.+|usb:[0-9a-f]{4}:[0-9a-f]{4}(:.+)?", re.IGNORECASE)
 
 
@@ -27,7 +28,7 @@ class SerialConfig(Section):
         "is no serial link.",
     )
     baud: int = Field(
-        BAUD, ge=1200, le=4_000_000, description="Speed of the line, bits per second."
+        BAUD, ge=LEAST_BAUD, le=MOST_BAUD, description="Speed of the line, bits per second."
     )
     most_per_s: float = Field(
         10.0, gt=0, le=100, description="Most messages about faces, per second."

@@ -7,7 +7,8 @@ of all that (4; the one of Ethernet and zlib). Numbers are little-endian. It cro
 begins to listen in the middle, is right again after the next zero.
 
 `type` is the kind of message, plus `FROM_DEVICE` in what the device says: a line that echoes is not
-mistaken for a device. Each side numbers its frames one after another, and starts anew with a hello.
+mistaken for a device. Each side numbers its frames one after another; with a hello the numbers may
+begin anew.
 
 Whoever starts says `Hello`, again and again until it is answered; both versions must be the same.
 From then on both say something at least every `HEARTBEAT_S` (`Heartbeat` from the box, `Status`

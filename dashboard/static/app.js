@@ -75,6 +75,7 @@ function onChange() {
   const before = document.body.dataset.state;
   byId("connection-text").textContent = text;
   byId("picture-note").textContent = text;
+  if (now !== "live" && now !== "camera") state.forget();
   byId("nobody").textContent = now === "live" ? "Nobody in view" : "No live picture";
   document.body.dataset.state = now;
   // Said aloud once per state, not for each second that passes in it.

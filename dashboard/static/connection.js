@@ -19,6 +19,7 @@ export class Connection {
     this.heardAt = performance.now();
     this.updatedAt = null; // When the box last spoke, on this page's clock.
     this.everAnswered = false;
+    this.full = false; // All places for streams are taken, by other viewers.
     this.camera = null;
     this.source = null;
     document.addEventListener("visibilitychange", () => this.follow());
@@ -40,6 +41,7 @@ export class Connection {
     source.onopen = () => {
       this.open = true;
       this.everAnswered = true;
+      this.full = false;
       this.heardAt = performance.now();
       this.onOpen();
       this.onChange();
@@ -77,8 +79,14 @@ export class Connection {
     this.retry = setTimeout(async () => {
       // Says by its status whether a log-in is needed, which an EventSource cannot.
       const answer = await fetch("/api/state", { cache: "no-store" }).catch(() => null);
-      if (answer?.status === 401) location.assign("/login");
-      else this.follow();
+      if (answer?.status === 401) {
+        location.assign("/login");
+        return;
+      }
+      const { streams } = (await answer?.json().catch(() => null)) ?? {};
+      this.full = streams !== undefined && streams.active >= streams.limit;
+      this.follow();
+      this.onChange();
     }, RETRY_MS);
   }
 
@@ -92,6 +100,9 @@ export class Connection {
   /** `{state, text}`; the state is one of connecting, reconnecting, silent, camera, live. */
   status() {
     if (!this.open) {
+      if (this.full) {
+        return { state: "reconnecting", text: "Too many viewers; waiting for one to leave" };
+      }
       return this.everAnswered
         ? { state: "reconnecting", text: "Reconnecting…" }
         : { state: "connecting", text: "Connecting…" };

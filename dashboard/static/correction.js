@@ -4,6 +4,8 @@ import { element } from "./dom.js";
 import { title } from "./format.js";
 import { request, RequestError } from "./requests.js";
 
+const KEPT_S = 60; // The box remembers no longer what it showed.
+
 export class Correction {
   constructor(dialog, expressions) {
     this.dialog = dialog;
@@ -32,16 +34,22 @@ export class Correction {
   }
 
   async send(expression) {
-    const { track, label } = this.face;
-    const age = Math.min(60, (performance.now() - this.seenAt) / 1000);
+    const { track } = this.face;
+    const age = (performance.now() - this.seenAt) / 1000;
+    if (age > KEPT_S) {
+      this.error.textContent = "Not kept: that was more than a minute ago. Cancel, and look again.";
+      return;
+    }
+    let shown;
     try {
-      await request("/api/corrections", { track, expression, age_s: age });
+      const answer = await request("/api/corrections", { track, expression, age_s: age });
+      shown = answer.corrected.shown; // As the box wrote it down.
     } catch (error) {
       if (!(error instanceof RequestError)) throw error;
       this.error.textContent = `Not kept: ${error.message}`;
       return;
     }
     this.dialog.close();
-    this.result.textContent = `Noted for person ${track}: ${title(expression)}, not ${title(label)}.`;
+    this.result.textContent = `Noted for person ${track}: ${title(expression)}, not ${title(shown)}.`;
   }
 }

@@ -15,6 +15,11 @@ export class State {
     this.drawn = "";
   }
 
+  /** What was last shown says nothing about now. */
+  forget() {
+    write(this.verdict, "not known now");
+  }
+
   show({ checks }) {
     const failed = checks.find(({ ok, critical }) => critical && !ok);
     write(this.verdict, checks.length === 0 ? "" : failed ? "not ready" : "ready");

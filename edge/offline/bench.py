@@ -19,6 +19,7 @@ from edge.capture import frames
 from edge.cli import add_engine_flags, engine_overrides, result_file
 from edge.kpi import percentiles
 from edge.offline.record import run_record
+from edge.process_age import process_age_s
 from edge.setup import Engine, start_engine
 from firmware_config.profile import load_profile
 
@@ -65,7 +66,7 @@ def measure(camera: Camera, engine: Engine, count: int) -> dict[str, Any]:
     for frame in islice(frames(camera, cycle=True), count):
         result = engine.pipeline.process(frame)
         if not e2e:
-            first_result_s = time.time() - psutil.Process().create_time()
+            first_result_s = process_age_s()
         e2e.append(result.e2e_ms)
         for stage, ms in result.stages_ms.items():
             stages.setdefault(stage, []).append(ms)

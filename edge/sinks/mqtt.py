@@ -147,7 +147,7 @@ class MqttLink:
         self._sent: StateMessage | None = None
         self._ended: tuple[str, bool] | None = None
         self._short = 0  # connections in a row that were lost soon
-        self._inflight: dict[int, bool] = {}
+        self._inflight: dict[int, str | None] = {}  # an announcement's topic, None of an event
         self._most_inflight = INFLIGHT
         self._fault: str | None = "not connected yet"
         self._refusal: str | None = None
@@ -170,7 +170,7 @@ class MqttLink:
     @property
     def waiting(self) -> int:
         """Events that the broker has not acknowledged yet."""
-        return len(self._queue) + sum(self._inflight.copy().values())
+        return len(self._queue) + list(self._inflight.copy().values()).count(None)
 
     def write(self, result: FrameResult) -> None:
         """Queue what happened in this frame."""
@@ -218,9 +218,9 @@ class MqttLink:
                 log.warning("no connection to %s: %s", self._place, fault)
             self._fault = fault
             failures = 0 if time.monotonic() - began_s >= STABLE_S else failures + 1
-            pause_s = min(MOST_PAUSE_S, FIRST_PAUSE_S * 2**failures)
+            pause_s = _pause_s(failures) if passing else REFUSED_PAUSE_S
             # Not all boxes at the same moment when a broker comes back.
-            self._stop.wait((pause_s if passing else REFUSED_PAUSE_S) * random.uniform(0.5, 1.0))
+            self._stop.wait(pause_s * random.uniform(0.5, 1.0))
 
     def _connection(self) -> tuple[str, bool]:
         """One connection from beginning to end: why it ended, and whether that may pass soon."""
@@ -261,18 +261,20 @@ class MqttLink:
                 if not self._queue:
                     return
                 message = self._queue.popleft()
-            self._publish(self._topics.track(message.track), message.model_dump_json(), True)
+            topic = self._topics.track(message.track)
+            sent = self._client.publish(topic, message.model_dump_json(), qos=1)
+            self._inflight[sent.mid] = None
 
-    def _publish(self, topic: str, payload: str, event: bool) -> None:
-        """With an acknowledgement; an event is not retained."""
-        sent = self._client.publish(topic, payload, qos=1, retain=not event)
-        self._inflight[sent.mid] = event
+    def _announce(self, topic: str, payload: str) -> None:
+        """Say what is retained."""
+        sent = self._client.publish(topic, payload, qos=1, retain=True)
+        self._inflight[sent.mid] = topic
 
     def _goodbye(self) -> None:
         """What waits, then that the box is offline; each acknowledged, if it does not take long."""
         until_s = time.monotonic() + CLOSE_S
         if self._connected and self._flush(until_s):
-            self._publish(self._topics.availability, OFFLINE, False)
+            self._announce(self._topics.availability, OFFLINE)
             self._flush(until_s)
             # Without it the broker says offline itself, by the will.
             self._client.disconnect()
@@ -295,11 +297,16 @@ class MqttLink:
         self._connected, self._fault = True, None
         self._sent = None  # a broker that was started anew may have forgotten it
         self._most_inflight = min(INFLIGHT, getattr(properties, "ReceiveMaximum", INFLIGHT))
-        self._publish(self._topics.availability, ONLINE, False)
+        said = {self._topics.availability: ONLINE}
         if self._config.discovery:
-            topic = discovery_topic(self._config.discovery_topic, self._box)
             body = announcement(self._topics, version("fer-edge"))
-            self._publish(topic, json.dumps(body), False)
+            said[discovery_topic(self._config.discovery_topic, self._box)] = json.dumps(body)
+        # What was never acknowledged paho says again by itself: a broker that ends every connection
+        # at once, as some do with who may not speak there, must not have it pile up.
+        unanswered = set(self._inflight.values())
+        for topic, payload in said.items():
+            if topic not in unanswered:
+                self._announce(topic, payload)
 
     def _on_disconnect(
         self, client: Any, data: object, flags: Any, reason: Any, properties: object
@@ -313,7 +320,7 @@ class MqttLink:
     ) -> None:
         if number not in self._inflight:
             return  # the state, which nobody acknowledges
-        event = self._inflight.pop(number)
+        event = self._inflight.pop(number) is None
         if not reason.is_failure:
             if event:
                 self._refusal = None
@@ -323,6 +330,12 @@ class MqttLink:
         if event:
             with self._lock:
                 self._lost += 1
+
+
+def _pause_s(failures: int) -> float:
+    """The pause after so many failures in a row, seconds."""
+    # A broker may be away for days: 2**1024 is no float any more.
+    return min(MOST_PAUSE_S, FIRST_PAUSE_S * 2.0 ** min(failures, 16))
 
 
 def _refused(reason: Any) -> tuple[str, bool]:

@@ -48,8 +48,13 @@ class PortError(OSError):
 
 
 def usb_ports() -> Iterable[UsbPort]:
-    """The serial ports of this machine."""
-    return serial.tools.list_ports.comports()
+    """The serial ports of this machine; none while one of them is just going away."""
+    try:
+        return serial.tools.list_ports.comports()
+    except (OSError, TypeError):
+        # pyserial reads a device's numbers after it has found its node: unplugged in between, they
+        # are None, of which it makes an int.
+        return []
 
 
 def locate(name: str, ports: Callable[[], Iterable[UsbPort]] = usb_ports) -> str:

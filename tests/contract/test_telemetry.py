@@ -133,6 +133,19 @@ def test_a_missing_part_is_refused(path: tuple[str | int, ...]) -> None:
         from_json(json.dumps(body).encode())
 
 
+@pytest.mark.parametrize(
+    ("part", "value"),
+    [("e2e_ms", 3), ("e2e_ms", None), ("drops", {"late": "many"}), ("checks", [7]), ("fps", "x")],
+)
+def test_a_part_of_another_type_is_refused_in_one_line(part: str, value: object) -> None:
+    """Whoever reads it counts on the types; the reader's thread must not end on one."""
+    body = json.loads(to_json(an_update()))
+    body["kpi"][part] = value
+    with pytest.raises(ValueError, match=rf"wrong shape: kpi\.{part}") as error:
+        from_json(json.dumps(body).encode())
+    assert "\n" not in str(error.value)
+
+
 def test_an_unknown_part_is_refused() -> None:
     body = json.loads(to_json(an_update()))
     body["kpi"]["mood"] = 1

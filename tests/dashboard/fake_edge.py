@@ -256,7 +256,9 @@ class FakeEdge:
             if request["correct"]["track"] not in self.people:
                 return {"error": "that person was not in view then; correct it sooner"}
             self.corrections.append(request["correct"])
-            return {"corrected": request["correct"]}
+            track, expression = request["correct"]["track"], request["correct"]["expression"]
+            said = {"track": track, "shown": "neutral", "expression": expression, "seconds": 1.5}
+            return {"corrected": said}
         for key, value in request.get("set", {}).items():
             if key not in self.values:
                 return {"error": f"unknown setting '{key}'"}

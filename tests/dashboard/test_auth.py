@@ -152,11 +152,40 @@ def test_a_stream_ends_with_its_login(feed: Feed) -> None:
     stream.close()
 
 
+def test_a_stream_by_the_token_does_not_end_for_an_old_cookie(feed: Feed) -> None:
+    feed.stopping.clear()
+    feed.telemetry = Latest()
+    client = create_app(feed, Access(Login(TOKEN), loopback=False)).test_client(use_cookies=False)
+    dead = {"Cookie": log_in(client).headers["Set-Cookie"].partition(";")[0]}
+    client.post("/logout", headers={**WRITE, **dead})
+    assert client.get("/api/state", headers=dead).status_code == 401
+    bearer = {"Authorization": f"Bearer {TOKEN}", **dead}
+    stream = client.get("/events", headers=bearer, buffered=False)
+    parts = iter(stream.iter_encoded())
+    assert next(parts).startswith(b"retry")
+    assert b"silence" in next(parts)
+    stream.close()
+
+
 def test_a_cookie_of_another_process_is_worth_nothing(locked: Flask, feed: Feed) -> None:
     client = locked.test_client()
     cookie = log_in(client).headers["Set-Cookie"].partition(";")[0]
     other = create_app(feed, Access(Login(TOKEN), loopback=False)).test_client(use_cookies=False)
     assert other.get("/api/state", headers={"Cookie": cookie}).status_code == 401
+
+
+def test_two_dashboards_on_one_machine_do_not_end_each_others_logins(feed: Feed) -> None:
+    """A browser sends the cookies of a host to all its ports, one of each name."""
+    jar: dict[str, str] = {}
+    apps = [create_app(feed, Access(Login(TOKEN), port=port)) for port in (8080, 8081)]
+    for app in apps:
+        cookie = log_in(app.test_client()).headers["Set-Cookie"].partition(";")[0]
+        name, _, value = cookie.partition("=")
+        jar[name] = value
+    cookies = {"Cookie": "; ".join(f"{name}={value}" for name, value in jar.items())}
+    for app in apps:
+        client = app.test_client(use_cookies=False)
+        assert client.get("/api/state", headers=cookies).status_code == 200
 
 
 def test_guessing_is_slowed_down_for_form_and_header_alike(locked: Flask) -> None:
@@ -172,7 +201,10 @@ def test_guessing_is_slowed_down_for_form_and_header_alike(locked: Flask) -> Non
         assert response.status_code == 401
     blocked = log_in(client)  # Even the right token, so that nothing is learnt.
     assert blocked.status_code == 429
-    assert int(blocked.headers["Retry-After"]) > 0
+    assert blocked.json == {
+        "error": f"too many attempts; try again in {blocked.headers['Retry-After']} s"
+    }
+    assert 50 < int(blocked.headers["Retry-After"]) <= 61
     assert log_in(client, address="10.0.0.8").status_code == 204
 
 

@@ -1,7 +1,10 @@
 """The page in a real browser, with a real dashboard and a fake box behind it."""
 
+import json
 import re
 import socket
+import urllib.request
+from contextlib import ExitStack
 from dataclasses import replace
 from urllib.parse import urlsplit
 
@@ -10,9 +13,10 @@ from playwright.sync_api import expect
 
 from contract.expressions import EXPRESSIONS
 from contract.telemetry import FaceResult
+from dashboard.streams import MAX_STREAMS
 from tests.dashboard import fake_edge
 from tests.dashboard.fake_edge import FakeEdge
-from tests.dashboard.processes import CHROMIUM, dashboard, until
+from tests.dashboard.processes import CHROMIUM, dashboard, get, until
 from tests.dashboard.watched import Watched, grave, live
 
 TOKEN = "correct horse battery staple"
@@ -117,6 +121,7 @@ def test_a_switch_the_box_does_not_confirm_stays_as_it_was(
     page = live(watched, url)
     switch = page.get_by_role("switch", name="Pixelate faces")
     expect(switch).to_be_enabled()
+    expect(switch).to_be_checked()  # not as the test before left it
     edge.answering = False
     switch.click()
     page.get_by_role("button", name="Show faces").click()
@@ -168,6 +173,21 @@ def test_the_page_survives_a_restart_of_the_server(watched: Watched, edge: FakeE
         expect(page.locator(".card")).to_have_count(2)
         sent = edge.previews_sent
         assert until(lambda: edge.previews_sent > sent + 3)
+
+
+def test_one_viewer_too_many_is_told_why_and_let_in_later(
+    watched: Watched, edge: FakeEdge, url: str
+) -> None:
+    def free() -> bool:
+        return json.loads(get(f"{url}/api/state"))["streams"]["active"] == 0
+
+    assert until(free)  # those of the test before
+    with ExitStack() as others:
+        for _ in range(MAX_STREAMS):
+            others.enter_context(urllib.request.urlopen(f"{url}/events", timeout=5)).read(1)
+        watched.page.goto(url)
+        expect(watched.page.locator("#connection")).to_contain_text("Too many viewers")
+    expect(watched.page.locator("#connection")).to_have_text("Live")
 
 
 def test_a_hidden_page_gives_its_streams_back(watched: Watched, edge: FakeEdge, url: str) -> None:

@@ -20,30 +20,13 @@ from contract.errors import UserError
 from contract.tls import server_context
 from dashboard.server import STALL_S
 from dashboard.streams import MAX_STREAMS
+from tests.certificates import OPENSSL, make_certificate
 from tests.dashboard.processes import end, environment, start, until, url_printed
 
 TOKEN = "correct horse battery staple"
 DOCS = Path(__file__).parents[2] / "docs" / "dashboard.md"
 NGINX = shutil.which("nginx") or shutil.which("nginx", path="/usr/sbin")
-OPENSSL = shutil.which("openssl")
 pytestmark = pytest.mark.skipif(OPENSSL is None, reason="needs openssl to make certificates")
-
-
-def make_certificate(folder: Path, name: str, *options: str) -> tuple[Path, Path]:
-    """A self-signed certificate for this machine, and its key."""
-    certificate, key = folder / f"{name}.pem", folder / f"{name}.key"
-    assert OPENSSL is not None
-    encrypt = options or ("-nodes",)
-    subprocess.run(
-        [
-            OPENSSL, "req", "-x509", "-newkey", "ec", "-pkeyopt", "ec_paramgen_curve:P-256",
-            "-days", "2", "-subj", f"/CN={name}", *encrypt,
-            "-addext", "subjectAltName=IP:127.0.0.1,DNS:localhost",
-            "-out", str(certificate), "-keyout", str(key),
-        ],
-        check=True, capture_output=True,
-    )  # fmt: skip
-    return certificate, key
 
 
 @pytest.fixture(scope="module")

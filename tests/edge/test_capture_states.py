@@ -110,6 +110,56 @@ def test_a_camera_of_few_frames_is_stalled_after_two_of_its_intervals() -> None:
     assert box.states.due(box.now_s + 4.1) == "replace"
 
 
+def reopen(box: Box) -> None:
+    """What the supervisor does after a `replace`: at once, another process, a first frame."""
+    assert box.states.due(box.now_s) == "open", "at once: frames had come"
+    box.states.opened(box.now_s + 0.2, FPS)
+    box.now_s += 0.3
+    box.states.frame(box.now_s, ALIVE)  # no process knows what came before its first frame
+
+
+def test_a_frozen_camera_is_opened_again_and_live_when_it_moves() -> None:
+    box = Box()
+    box.run(3)
+    box.run(9.8, STILL)
+    assert (box.states.state, box.replaced) == ("frozen", 0)
+    while not box.replaced:
+        box.run(1 / FPS, STILL)
+    assert box.states.state == "frozen"
+    assert box.states.reason == "cam gave the same picture for 10 s; reopening it"
+    reopen(box)
+    assert box.states.events["reopened"] == 1
+    assert box.states.state == "frozen", "one frame does not show that it moves"
+    assert set(box.run(5)) == {"live"}
+    box.run(9.8, STILL)
+    assert box.replaced == 1
+    box.run(0.4, STILL)
+    assert box.replaced == 2, "it moved in between: the same patience as at first"
+
+
+def test_a_source_that_stands_still_is_opened_less_and_less_often_and_never_looks_live() -> None:
+    box = Box()
+    box.run(1, STILL)
+    waits: list[float] = []
+    began = box.now_s - 1
+    while len(waits) < 9:
+        before = box.replaced
+        seen = set(box.run(1 / FPS, STILL))
+        assert box.now_s - began < 2.1 or seen == {"frozen"}
+        if box.replaced > before:
+            waits.append(box.now_s - began)
+            reopen(box)
+            began = box.now_s
+    assert waits == pytest.approx([10, 20, 40, 80, 160, 320, 600, 600, 600], abs=0.1)
+
+
+def test_a_covered_lens_is_not_opened_again_however_still_it_is() -> None:
+    box = Box()
+    box.run(1)
+    box.run(60, DEAD_BLACK)
+    assert (box.states.state, box.replaced) == ("dark", 0)
+
+
 def test_opening_and_the_first_frame_have_more_time() -> None:
     limits = Limits()
     states = CameraStates("cam", chance=lambda: 0.0)

@@ -163,6 +163,16 @@ def test_a_file_that_somebody_spoilt_is_named_and_left_alone(box: Box) -> None:
     assert box.file.read_text() == "a,b\n"
 
 
+def test_a_row_is_added_to_what_was_there_as_it_stood(box: Box) -> None:
+    box.shows(1.0, t1="happy")
+    earlier = f'{",".join(COLUMNS)}\n"{SESSION}",1,2,3,4,happy,0.90,sad'  # an editor's, unended
+    box.file.write_text(earlier)
+    box.correct(1, "fear")
+    box.correct(1, "angry")
+    assert box.file.read_text().startswith(f"{earlier}\n")
+    assert [r.expression for r in read_corrections(box.file)] == ["sad", "fear", "angry"]
+
+
 def test_the_file_does_not_grow_for_ever(box: Box, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(edge.corrections, "MOST_BYTES", 400)
     box.shows(1.0, t1="happy")

@@ -15,6 +15,7 @@ from edge.detect import make_detector
 from edge.detect_base import resize
 from edge.detect_opencv import YuNet
 from edge.detect_openvino import SIZES_KEPT, OpenVinoYuNet, decode
+from edge.detect_reference import Answer, opencv_answer
 from edge.detector_files import YUNET_FILE
 
 
@@ -125,6 +126,31 @@ def test_a_cache_that_cannot_be_written_costs_only_time(
     detector = make_detector("auto", folders=[model.parent], cache=tmp_path / "file" / "cache")
     assert isinstance(detector, OpenVinoYuNet)
     assert detector.detect(pictures[0])
+
+
+def test_opencv_is_asked_once_and_openvino_at_every_start(
+    model: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    asked = []
+
+    def count(file: Path, picture: Image) -> Answer:
+        asked.append(file)
+        return opencv_answer(file, picture)
+
+    def start() -> str:
+        return make_detector("auto", folders=[model.parent], cache=tmp_path).note
+
+    monkeypatch.setattr(detect_openvino, "opencv_answer", count)
+    assert (start(), start(), len(asked)) == ("", "", 1)
+    (kept,) = tmp_path.glob("yunet-opencv-*.npy")
+    whole = kept.read_bytes()
+    kept.write_bytes(whole[:-100])
+    assert (start(), len(asked)) == ("", 2) and kept.read_bytes() == whole
+    np.save(kept, np.load(kept) + 1)
+    assert (start(), len(asked)) == ("", 3), "a wrong answer that was kept is no fault of OpenVINO"
+    right = detect_openvino._Network.run
+    monkeypatch.setattr(detect_openvino._Network, "run", lambda self, image: right(self, image) + 1)
+    assert "away from OpenCV's" in start(), "what was kept never stands in for the check"
 
 
 def test_halving_first_changes_a_picture_little(pictures: list[Image]) -> None:

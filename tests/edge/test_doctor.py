@@ -10,6 +10,7 @@ import tarfile
 import threading
 from collections.abc import Callable
 from dataclasses import replace
+from http.server import BaseHTTPRequestHandler, HTTPServer
 from pathlib import Path
 from typing import Any
 
@@ -19,6 +20,7 @@ import pytest
 
 from contract.bundle import Bundle
 from contract.errors import UserError
+from contract.tls import server_context
 from edge import doctor, support_bundle
 from edge.cameras.base import Camera, CameraError, Clock
 from edge.cli import main
@@ -27,6 +29,7 @@ from edge.doctor_probes import Probes
 from edge.masking import Mask
 from edge.sinks.session_csv import HEADER
 from firmware_config.profile import Profile, load_profile
+from tests.certificates import OPENSSL, make_certificate
 from tests.models import add_artifact, make_float_bundle, rehash, tiny_graph
 
 SECOND = 1_000_000_000
@@ -87,7 +90,7 @@ def healthy(profile: Profile, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -
         sleep=lambda seconds: None,
         ntp_synchronised=lambda: True,
         free_bytes=lambda folder: 8 << 30,
-        listen=lambda host, port: socket.socket(),
+        listen=lambda page: socket.socket(),
         memory_free_bytes=lambda: 2 << 30,
         load=lambda: 0.5,
         cores=lambda: 2,
@@ -247,9 +250,65 @@ def test_an_artifact_that_answers_otherwise_is_named(healthy: Box, tmp_path: Pat
 
 
 def test_a_dashboard_that_runs_already_is_no_fault(healthy: Box) -> None:
-    box = with_probes(healthy, listen=refused(BUSY), page_answers=lambda host, port: port == 8080)
+    box = with_probes(healthy, listen=refused(BUSY), page_answers=lambda page: page.port == 8080)
     (found,) = examine(box, {"": CHECKS["dashboard port"]})
     assert found.status == "ok" and "fer-edge runs" in found.what
+
+
+class Silent(BaseHTTPRequestHandler):
+    """A dashboard whose box is silent."""
+
+    def do_GET(self) -> None:
+        self.send_response(503)
+        self.end_headers()
+        self.wfile.write(b'{"alive": false}')
+
+    def log_message(self, *_: object) -> None:
+        """Nothing is to be told."""
+
+
+@pytest.mark.parametrize(
+    "encrypted",
+    [
+        False,
+        pytest.param(
+            True, marks=pytest.mark.skipif(OPENSSL is None, reason="needs openssl to make one")
+        ),
+    ],
+)
+def test_a_dashboard_that_runs_with_a_silent_box_is_known_too(
+    healthy: Box, tmp_path: Path, encrypted: bool
+) -> None:
+    with HTTPServer(("127.0.0.1", 0), Silent) as server:
+        page: dict[str, Any] = {"dashboard__port": server.server_port}
+        if encrypted:
+            certificate, key = make_certificate(tmp_path, "box")
+            page |= {"dashboard__tls_certificate": certificate, "dashboard__tls_key": key}
+            context = server_context(certificate, key)
+            server.socket = context.wrap_socket(server.socket, server_side=True)
+        threading.Thread(target=server.serve_forever, kwargs={"poll_interval": 0.01}).start()
+        box = with_profile(replace(healthy, probes=Probes()), **page)
+        (found,) = examine(box, {"": CHECKS["dashboard port"]})
+        server.shutdown()
+    assert (found.status, "fer-edge runs" in found.what) == ("ok", True), found
+
+
+def test_a_page_that_would_be_refused_for_its_certificate_or_proxy_says_so(
+    healthy: Box, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.delenv("FER_DASHBOARD_TOKEN", raising=False)
+    really = replace(healthy, probes=Probes())
+    none = with_profile(really, dashboard__tls_certificate=tmp_path / "none.pem")
+    (found,) = examine(none, {"": CHECKS["dashboard port"]})
+    assert (found.status, "none.pem" in found.what) == ("fail", True)
+    assert "dashboard.tls_certificate" in found.mend
+    behind = with_profile(really, dashboard__trusted_proxy="127.0.0.1", dashboard__port=0)
+    (found,) = examine(behind, {"": CHECKS["dashboard port"]})
+    assert (found.status, "proxy 127.0.0.1" in found.what) == ("fail", True)
+    assert found.mend.startswith("set FER_DASHBOARD_TOKEN")
+    monkeypatch.setenv("FER_DASHBOARD_TOKEN", TOKEN)
+    (found,) = examine(behind, {"": CHECKS["dashboard port"]})
+    assert (found.status, "behind the proxy" in found.what) == ("ok", True)
 
 
 def test_the_port_is_really_tried(healthy: Box) -> None:

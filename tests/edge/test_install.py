@@ -108,7 +108,36 @@ def test_a_version_that_is_not_fit_never_becomes_current(
     maker.says = findings(golden_check="fail", camera="fail")
     with pytest.raises(UserError, match=r"not fit .*: golden check: golden_check told$"):
         install(root, profile, wheel_file(tmp_path))
-    assert Layout(root).current() is None
+    layout = Layout(root)
+    assert layout.current() is None and list(layout.versions.iterdir()) == []
+    assert not layout.profile.exists() and not layout.units.exists(), "nor is it started at boot"
+
+
+def test_the_way_back_outlives_a_second_installation(
+    maker: StubMaker, root: Path, profile: Path, tmp_path: Path
+) -> None:
+    old, new = wheel_file(tmp_path, version="0.1.0"), wheel_file(tmp_path)
+    for wheel in (old, new, new):
+        install(root, profile, wheel)
+    there = {each.name for each in Layout(root).versions.iterdir()}
+    assert there == {Source(old).version, Source(new).version}
+
+
+def test_a_service_that_was_disabled_stays_so(
+    maker: StubMaker, root: Path, profile: Path, tmp_path: Path
+) -> None:
+    install(root, profile, wheel_file(tmp_path))
+    layout = Layout(root)
+    link = layout.units / "multi-user.target.wants/fer-edge.service"
+    link.unlink()
+    again = ["install", "--files-only", "--root", str(root), "--profile", str(layout.profile)]
+    assert main(again) == 0
+    assert not link.is_symlink()
+    link.symlink_to("/etc/systemd/system/fer-edge.service")  # as `systemctl enable` does
+    assert main(again) == 0
+    assert link.is_symlink()
+    main(["uninstall", "--root", str(root)])
+    assert list(root.iterdir()) == []
 
 
 def test_a_camera_that_is_absent_does_not_keep_a_version_away(
@@ -171,8 +200,9 @@ def test_this_machine_needs_root(monkeypatch: pytest.MonkeyPatch, profile: Path)
     monkeypatch.setattr("os.geteuid", lambda: 1000)
     with pytest.raises(UserError, match="sudo"):
         main(["install", "--profile", str(profile)])
-    with pytest.raises(UserError, match="sudo"):
-        main(["uninstall"])
+    for also_this in ([], ["--root", "//"], ["--root", "/usr/.."]):
+        with pytest.raises(UserError, match="sudo"):
+            main(["uninstall", *also_this])
 
 
 def test_what_is_not_there_cannot_be_uninstalled(root: Path) -> None:
@@ -228,6 +258,10 @@ def test_a_version_is_an_environment_of_its_own(
     source = Source(_small_wheel(tmp_path), wheels=tmp_path)
     version = make_version(layout, source, ["fleet"])
     layout.switch(version)
+    other = tmp_path / "elsewhere/edge/__main__.py"
+    other.parent.mkdir(parents=True)
+    other.write_text("print('another')\n")
+    monkeypatch.setenv("PYTHONPATH", str(tmp_path / "elsewhere"))
     assert run_version(layout, version, "doctor").stdout == "small doctor\n"
     command = layout.link / "bin/fer-edge"
     text = command.read_text()

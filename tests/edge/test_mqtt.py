@@ -162,6 +162,11 @@ def test_beyond_its_bound_the_queue_loses_the_oldest_and_says_so(tmp_path: Path)
     assert time.monotonic() - began_s < 2.0
 
 
+def test_pauses_grow_to_their_bound_however_long_a_broker_is_away() -> None:
+    pauses = [mqtt._pause_s(failures) for failures in (0, 1, 2, 10, 1024, 10**6)]
+    assert pauses == [0.5, 1.0, 2.0, 15.0, 15.0, 15.0]
+
+
 def test_a_box_that_ends_says_that_it_is_offline(broker: Broker, listener: Listener) -> None:
     link = a_link(broker.port)
     assert until(lambda: link.problem is None)
@@ -237,6 +242,22 @@ def test_a_brokers_reason_is_told_and_decides_whether_to_try_again(
     assert again or broker.connections == 1
     assert said in str(link.problem)
     link.close()
+    broker.close()
+
+
+def test_a_broker_that_ends_every_connection_at_once_fills_no_memory(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    monkeypatch.setattr(mqtt, "MOST_PAUSE_S", 0.01)
+    broker = ShortBroker(WELCOME)
+    link = a_link(broker.port)
+    assert until(lambda: broker.connections >= 6)
+    link.close()
+    assert set(link._inflight.values()) == {
+        "fer/one/availability",
+        "homeassistant/device/fer_one/config",
+    }
+    assert len(link._inflight) == 2
     broker.close()
 
 

@@ -65,6 +65,7 @@ def test_a_device_that_is_unplugged_is_one_line(device: PtyMcu) -> None:
         (["/nowhere/ttyX"], "/nowhere/ttyX is not there: plug the device in"),
         (["COM3"], "'COM3' names no serial port"),
         (["/dev/null", "--brightness", "101"], "--brightness 101: give a percentage"),
+        (["/dev/null", "--baud", "0"], "--baud 0: give 1200 to 4000000"),
         (["/dev/null", "--fault", "x" * 65], "at most 64 bytes"),
         (["/dev/null", "--show", "bored"], "invalid choice: 'bored'"),
     ],

@@ -55,6 +55,18 @@ def test_none_or_two_that_match_are_named(name: str, why: str) -> None:
         locate(name, lambda: PORTS)
 
 
+@pytest.mark.parametrize("fault", [TypeError("int() argument"), OSError(errno.ENODEV, "gone")])
+def test_a_device_that_goes_away_while_ports_are_listed_is_looked_for_again(
+    fault: Exception, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def going() -> list[Usb]:
+        raise fault
+
+    monkeypatch.setattr(serial_port.serial.tools.list_ports, "comports", going)
+    with pytest.raises(PortError, match="usb:2341:0043 is not there"):
+        open_port("usb:2341:0043", 115_200)
+
+
 def test_a_port_has_one_user() -> None:
     ours, theirs = pty.openpty()
     try:

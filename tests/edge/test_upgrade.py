@@ -1,6 +1,8 @@
 """`fer-edge upgrade`: the new version runs, or the old one runs again."""
 
-from collections.abc import Callable, Sequence
+import errno
+import signal
+from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
 from subprocess import CompletedProcess
@@ -178,6 +180,82 @@ def test_an_interrupted_upgrade_goes_back(
     with pytest.raises(UserError, match=f"it was interrupted; {before} is back"):
         upgrade(layout, new, services)
     assert layout.current() == before
+
+
+def test_a_service_that_failed_before_keeps_no_version_away(
+    layout: Layout, new: Source, systemd: FakeSystemd
+) -> None:
+    hall = systemd.services["fer-edge@hall.service"]
+    hall.state, hall.status = "failed", ""
+    run = systemd.run
+
+    def hall_fails(command: Sequence[str]) -> "CompletedProcess[str]":
+        systemd.refuses = lambda version: command[2] == hall.name
+        systemd.good = lambda version: command[2] != hall.name
+        return run(command)
+
+    services = Services(hall_fails, lambda: systemd.now_s, systemd.sleep)
+    assert upgrade(layout, new, services) == new.version
+    assert hall.started == [new.version]
+
+
+def test_no_service_is_left_on_the_version_that_is_removed(
+    layout: Layout, new: Source, systemd: FakeSystemd
+) -> None:
+    """Also where one before it does not come back."""
+    first, second = systemd.services.values()
+    run = systemd.run
+
+    def behave(command: Sequence[str]) -> "CompletedProcess[str]":
+        back = layout.current() != new.version
+        systemd.refuses = lambda version: command[2] == (first.name if back else second.name)
+        return run(command)
+
+    services = Services(behave, lambda: systemd.now_s, systemd.sleep)
+    with pytest.raises(UserError, match=f"is back, but {first.name} does not start"):
+        upgrade(layout, new, services)
+    assert second.started[-1] == layout.current()
+
+
+def test_a_full_disk_on_the_way_goes_back(
+    layout: Layout, new: Source, systemd: FakeSystemd, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    before, switch = str(layout.current()), Layout.switch
+
+    def full(self: Layout, version: str) -> None:
+        if version == new.version:
+            raise OSError(errno.ENOSPC, "No space left on device")
+        switch(self, version)
+
+    monkeypatch.setattr(Layout, "switch", full)
+    with pytest.raises(UserError, match=f"No space left on device; {before} is back and runs"):
+        upgrade(layout, new, systemd.manager())
+    assert layout.current() == before == units(layout)
+    assert new.version not in versions(layout)
+
+
+@pytest.mark.parametrize("number", [signal.SIGHUP, signal.SIGTERM])
+def test_a_signal_leaves_the_new_version_or_the_old_one(
+    layout: Layout, new: Source, number: signal.Signals, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """A terminal that goes away is none of its business; to be told to end is."""
+    before, handler = str(layout.current()), signal.getsignal(number)
+    told = iter([number])
+
+    def faults(services: object, states: object) -> Iterator[str]:
+        for one in told:
+            signal.raise_signal(one)
+        return iter(())
+
+    monkeypatch.setattr(upgrade_command, "_faults", faults)
+    command = ["upgrade", str(new.wheel), "--root", str(layout.root)]
+    if number == signal.SIGHUP:
+        assert main(command) == 0 and layout.current() == new.version
+    else:
+        with pytest.raises(UserError, match=f"it was interrupted; {before} is back"):
+            main(command)
+        assert layout.current() == before
+    assert signal.getsignal(number) == handler
 
 
 def test_an_old_version_that_does_not_run_either_is_told(

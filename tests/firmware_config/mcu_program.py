@@ -92,7 +92,7 @@ def compiler() -> str | None:
 def build(folder: Path) -> McuProgram:
     """Compile the reference strictly as C99, and the host program around it.
 
-    Raises `CalledProcessError` with the compiler's words for the slightest warning.
+    Fails with the compiler's words for the slightest warning.
     """
     cc, link = compiler(), folder / "fer_link.o"
     assert cc is not None

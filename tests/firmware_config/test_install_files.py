@@ -1,5 +1,7 @@
 """What an installation writes, that it takes all of it away again, and that a switch is atomic."""
 
+import grp
+import os
 import re
 import shutil
 import subprocess
@@ -93,6 +95,72 @@ def test_a_file_of_somebody_else_is_not_replaced_by_our_link(layout: Layout) -> 
     with pytest.raises(UserError, match="usr/local/bin/fer-edge is there and is not ours"):
         put(layout, wanted_files(layout, PROFILE, accelerator=False))
     assert taken.read_text() == "theirs" and not layout.profile.exists()
+
+
+def test_a_link_of_somebody_else_is_not_replaced_by_ours(layout: Layout) -> None:
+    taken = layout.root / "usr/local/bin/fer-edge"
+    taken.parent.mkdir(parents=True)
+    taken.symlink_to("/home/me/venv/bin/fer-edge")
+    with pytest.raises(UserError, match="usr/local/bin/fer-edge is there and is not ours"):
+        put(layout, wanted_files(layout, PROFILE, accelerator=False))
+    assert str(taken.readlink()) == "/home/me/venv/bin/fer-edge" and not layout.profile.exists()
+
+
+def test_the_link_that_systemctl_enable_makes_is_ours(layout: Layout) -> None:
+    link = layout.units / "multi-user.target.wants/fer-edge.service"
+    link.parent.mkdir(parents=True)
+    link.symlink_to("/etc/systemd/system/fer-edge.service")
+    put(layout, wanted_files(layout, PROFILE, accelerator=False))
+    take_away(layout, leftovers(layout))
+    assert not link.is_symlink()
+
+
+@pytest.mark.parametrize("link", ["etc", "etc/systemd/system", "var/log", "opt"])
+def test_a_link_out_of_an_image_is_not_followed(tmp_path: Path, link: str) -> None:
+    """In an image of a box it leads to the machine that makes it: there nothing is touched."""
+    layout, machine = Layout(tmp_path / "image"), tmp_path / "machine"
+    if link == "var/log":
+        put(layout, wanted_files(layout, PROFILE, accelerator=False))
+    (machine / "fer-edge").mkdir(parents=True)
+    (machine / "fer-edge/session.csv").touch()
+    (layout.root / link).parent.mkdir(parents=True, exist_ok=True)
+    (layout.root / link).symlink_to(machine)
+    before = everything(machine)
+    with pytest.raises(UserError, match="a link on the way leads out of"), layout.changing():
+        if link == "var/log":
+            take_away(layout, leftovers(layout))
+        put(layout, wanted_files(layout, PROFILE, accelerator=False))
+    assert everything(machine) == before
+
+
+def test_what_is_only_named_alike_stays(layout: Layout) -> None:
+    put(layout, wanted_files(layout, PROFILE, accelerator=False))
+    (layout.profile.parent / "hall.toml").touch()
+    copy = layout.root / "var/log/fer-edge-copy/session.csv"
+    drop_in = layout.units / "fer-edge-exporter.service.d/own.conf"
+    of_hall = layout.root / "var/log/fer-edge-hall/session.csv"
+    for file in (copy, drop_in, of_hall):
+        file.parent.mkdir(parents=True)
+        file.touch()
+    take_away(layout, leftovers(layout))
+    assert copy.is_file() and drop_in.is_file() and not of_hall.parent.exists()
+
+
+def test_a_profile_with_a_password_is_at_no_moment_everybodys(
+    layout: Layout, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    seen = []
+
+    def chown(path: Path, *, group: str) -> None:
+        seen.append((group, path.stat().st_mode & 0o777))
+
+    monkeypatch.setattr(shutil, "chown", chown)
+    monkeypatch.setattr(os, "geteuid", lambda: 0)
+    monkeypatch.setattr(grp, "getgrall", lambda: [grp.struct_group(("video", "x", 44, []))])
+    for _ in range(2):
+        put(layout, wanted_files(layout, PROFILE, accelerator=False))
+    assert seen == [("video", 0o600)] * 2
+    assert layout.profile.stat().st_mode & 0o777 == 0o640
 
 
 def test_the_boot_link_leads_to_the_unit(layout: Layout) -> None:

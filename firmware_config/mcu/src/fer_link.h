@@ -57,7 +57,7 @@ typedef struct {
     uint8_t total;      /* people in view */
     uint8_t face_count; /* how many of them are in `faces`, the largest first */
     fer_face faces[FER_MAX_FACES];
-    uint8_t brightness; /* percent: set it before fer_link_init's first poll; the box may change it */
+    uint8_t brightness; /* percent: set your own after fer_link_init; the box may change it */
 
     fer_receiver receiver;
     fer_write write;
