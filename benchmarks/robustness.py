@@ -26,6 +26,7 @@ from contract.command import Parser, run_command
 from contract.errors import UserError
 from contract.faces import Image, prepare_face, read_image
 from contract.files import write_json_atomic
+from contract.intervals import mean_interval
 from contract.manifest import Manifest, read_manifest
 from edge.bundles import bundle_to_run
 from edge.cli import result_file
@@ -36,8 +37,6 @@ from runtime.session import Session
 SIDE = 192
 """Images are spoilt at this size, so that a blur or a crop is not one of single pixels."""
 BATCH = 32
-RESAMPLES = 2000
-SPREAD = (2.5, 97.5)
 SKIN = (110.0, 140.0, 190.0)
 Spoil = Callable[[Image, np.random.Generator], Image]
 
@@ -147,7 +146,6 @@ def measure(manifest: Manifest, model: Path | None, every: int, seed: int) -> di
     clean = _answers(
         session, [prepare_face(i, bundle.info.input) for i in images], bundle.info.temperature
     )
-    picks = np.random.default_rng(seed).integers(0, len(labels), (RESAMPLES, len(labels)))
     ways = {}
     for name, spoil in WAYS.items():
         rng = np.random.default_rng(seed)
@@ -158,7 +156,7 @@ def measure(manifest: Manifest, model: Path | None, every: int, seed: int) -> di
         ways[name] = {
             **_figures(labels, p),
             "accuracy_change_points": float(change.mean()),
-            "interval": [float(v) for v in np.percentile(change[picks].mean(axis=1), SPREAD)],
+            "interval": mean_interval(change, seed),
         }
     session.close()
     return {

@@ -18,12 +18,12 @@ from typing import Any
 
 import cv2
 import numpy as np
-from numpy.typing import NDArray
 
 from contract.command import Parser, run_command
 from contract.errors import UserError
 from contract.faces import read_image
 from contract.files import write_json_atomic
+from contract.intervals import mean_interval
 from contract.manifest import Manifest, read_manifest, write_manifest
 from edge.bundles import bundle_to_run
 from edge.cli import result_file
@@ -35,8 +35,6 @@ from runtime.choose import choose
 
 WIDTH, HEIGHT = 640, 480
 LEAST_PX, MOST_PX = 80, 200
-RESAMPLES = 2000
-SPREAD = (2.5, 97.5)
 
 
 def build(manifest: Manifest, folder: Path, seed: int) -> Manifest:
@@ -61,12 +59,6 @@ def build(manifest: Manifest, folder: Path, seed: int) -> Manifest:
     return read_manifest(folder / "scenes.csv")
 
 
-def _interval(differences: NDArray[np.float64], seed: int) -> list[float]:
-    rng = np.random.default_rng(seed)
-    picks = rng.integers(0, len(differences), (RESAMPLES, len(differences)))
-    return [float(v) for v in np.percentile(differences[picks].mean(axis=1), SPREAD)]
-
-
 def measure(manifest: Manifest, model: Path | None, seed: int, threads: int) -> dict[str, Any]:
     """All figures of both ways, and the difference of their accuracies in points."""
     bundle = bundle_to_run(model)
@@ -86,7 +78,7 @@ def measure(manifest: Manifest, model: Path | None, seed: int, threads: int) -> 
         "given": report(given, bundle.info.temperature, "single label"),
         "found": report(found, bundle.info.temperature, "single label"),
         "difference_points": float(difference.mean()),
-        "difference_interval": _interval(difference, seed),
+        "difference_interval": mean_interval(difference, seed),
         "frame": [WIDTH, HEIGHT],
         "face_px": [LEAST_PX, MOST_PX],
         "seed": seed,

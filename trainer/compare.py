@@ -11,8 +11,9 @@ from pathlib import Path
 from typing import Any
 
 from contract.errors import UserError
+from contract.intervals import RESAMPLES, Interval, bootstrap, within
 from contract.metrics import Ints, softmax
-from trainer.figures import BIASED, RESAMPLES, Answers, Interval, bootstrap, figures, within
+from trainer.figures import BIASED, Answers, figures
 from trainer.predictions import Predictions, check_same_rows, load_predictions
 
 PREDICTIONS_FILE = "predictions.npz"

@@ -7,9 +7,10 @@ import numpy as np
 
 from contract.errors import UserError
 from contract.expressions import EXPRESSIONS
+from contract.intervals import Interval
 from contract.manifest import Manifest
 from trainer.data.cache import packed_faces
-from trainer.figures import Interval, by_source
+from trainer.figures import by_source
 from trainer.predictions import Predictions
 from trainer.reliability import Correction, Scaling, fit, one_temperature
 from trainer.targets import Target

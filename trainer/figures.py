@@ -1,14 +1,8 @@
 """The figures of a set of rows, in all and by source, and how sure they are.
 
-Intervals are 95 % percentile intervals of the bootstrap over rows (Efron & Tibshirani, 1993), with
-seeded resamples. What is compared is resampled together, so that a difference is taken over the
-same rows. Those of calibration errors are moved by the bootstrap's estimate of its own bias: a
-resample repeats rows and always looks worse calibrated than the rows it came from, and unmoved the
-interval would not hold the figure itself. Two things intervals do not cover: another training seed,
-and another temperature (it stays as fitted).
+`contract/intervals.py` says what intervals cover.
 """
 
-from collections.abc import Callable, Collection, Mapping
 from dataclasses import dataclass
 from typing import Any
 
@@ -16,12 +10,12 @@ import numpy as np
 
 from contract import metrics
 from contract.expressions import EXPRESSIONS, INDEX
+from contract.intervals import RESAMPLES, Interval, bootstrap, within
 from contract.metrics import Floats, Ints
 from trainer.predictions import Predictions
 
 MINORITY = ("angry", "disgust", "fear")
 BIASED = ("ece_raw", "ece_scaled")
-RESAMPLES = 1000
 
 
 @dataclass(frozen=True)
@@ -55,38 +49,12 @@ def figures(answers: Answers) -> dict[str, float]:
     }
 
 
-Interval = tuple[float, float]
-
-
-def bootstrap(
-    statistic: Callable[[Ints], Mapping[str, float]], count: int, seed: int, times: int,
-    biased: Collection[str] = BIASED,
-) -> dict[str, Interval]:  # fmt: skip
-    """95 % interval of every value of `statistic` over `times` resamples of `count` rows.
-
-    `statistic` gets the numbers of the rows drawn; intervals of the values named in `biased` are
-    moved by the difference between the value and its mean over the resamples.
-    """
-    rng = np.random.default_rng(seed)
-    drawn = [statistic(rng.integers(0, count, count)) for _ in range(times)]
-    found = {}
-    for name, value in statistic(np.arange(count)).items():
-        values = np.array([each[name] for each in drawn])
-        bias = values.mean() - value if name in biased else 0.0
-        low, high = np.quantile(values, (0.025, 0.975)) - bias
-        found[name] = (float(low), float(high))
-    return found
-
-
 def intervals(answers: Answers, seed: int) -> dict[str, Interval]:
     """95 % bootstrap intervals of all `figures`."""
-    found = bootstrap(lambda rows: figures(answers[rows]), len(answers.labels), seed, RESAMPLES)
+    found = bootstrap(
+        lambda rows: figures(answers[rows]), len(answers.labels), seed, RESAMPLES, BIASED
+    )
     return {name: within(interval) for name, interval in found.items()}
-
-
-def within(interval: Interval) -> Interval:
-    """An interval of a figure that is never negative."""
-    return max(0.0, interval[0]), max(0.0, interval[1])
 
 
 def _measured(labels: Ints, p: Floats) -> dict[str, Any]:

@@ -16,6 +16,7 @@ from typing import Any, Literal
 import numpy as np
 from scipy.stats import t as student_t
 
+from contract.intervals import RESAMPLES, Interval, bootstrap
 from contract.metrics import Ints
 from trainer.config_criteria import (
     BASELINE,
@@ -25,7 +26,7 @@ from trainer.config_criteria import (
     Indicator,
     StudyConfig,
 )
-from trainer.figures import BIASED, RESAMPLES, Answers, Interval, bootstrap
+from trainer.figures import BIASED, Answers
 from trainer.study_runs import StudyRun, differing, of_history, of_rows, same_rows
 
 Seeds = Mapping[int, StudyRun]

@@ -86,6 +86,18 @@ def test_the_figures_are_scikit_learns_on_the_same_predictions(
     assert found["brier"] == pytest.approx(((p - one_hot) ** 2).sum(axis=1).mean(), abs=1e-3)
     assert found["confusion_matrix"] == confusion_matrix(truth, guess).tolist()
 
+    low, high = found["intervals"]["accuracy"]
+    assert low < found["accuracy"] < high
+    half = 1.96 * np.sqrt(found["accuracy"] * (1 - found["accuracy"]) / 140)
+    assert high - low == pytest.approx(2 * half, abs=0.02), "as wide as theory says"
+    low, high = found["intervals"]["ece"]
+    assert 0 <= low <= found["ece"] <= high
+    curve = found["coverage"]
+    assert (curve[0]["coverage"], curve[0]["accuracy"]) == (1.0, pytest.approx(found["accuracy"]))
+    surest = np.argsort(-p.max(axis=1), kind="stable")[:70]
+    assert curve[-1]["coverage"] == 0.5
+    assert curve[-1]["accuracy"] == pytest.approx((truth == guess)[surest].mean(), abs=0.03)
+
     assert set(found["by_source"]) == {"clean", "noisy"}
     for source, figures in found["by_source"].items():
         rows = np.array([row.source == source for row in content.rows])

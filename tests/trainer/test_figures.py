@@ -6,9 +6,10 @@ import numpy as np
 import pytest
 from sklearn.metrics import accuracy_score, f1_score, log_loss
 
+from contract.intervals import bootstrap
 from contract.metrics import compute, ece, softmax
 from tests.trainer.answers import answers
-from trainer.figures import Answers, bootstrap, by_source, figures, intervals, run_metrics
+from trainer.figures import Answers, by_source, figures, intervals, run_metrics
 from trainer.predictions import Predictions
 
 
