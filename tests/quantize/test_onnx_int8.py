@@ -9,13 +9,13 @@ import pytest
 from onnx import TensorProto, helper, numpy_helper
 
 from contract.faces import FaceInput
-from quantize.candidates import JETSON, ONNX, Candidate
+from quantize.candidates import JETSON, Candidate
 from quantize.graph import float_model
 from quantize.onnx_int8 import activation_ranges, quantize_onnx
 from quantize.rounding import moments_of
 from tests.models import CLASSES, grating, reference_logits, tiny_graph
 
-DEFAULT = next(each for each in ONNX if not each.float_parts)
+DEFAULT = Candidate("whole", "onnxruntime", range_quantile=0.97)
 
 
 def graph_of(nodes: list[onnx.NodeProto], **stored: np.ndarray) -> onnx.ModelProto:

@@ -12,7 +12,7 @@ from openvino import opset13 as ops
 
 from contract.bundle import Bundle, artifact_of
 from quantize import portability
-from quantize.candidates import ONNX, OPENVINO
+from quantize.candidates import OPENVINO, Candidate
 from quantize.graph import float_model
 from quantize.onnx_int8 import quantize_onnx
 from quantize.openvino_int8 import quantize_openvino
@@ -43,7 +43,7 @@ def onnx_int8(
     bundle: Bundle, faces: np.ndarray, tmp_path_factory: pytest.TempPathFactory
 ) -> Sequence[Path]:
     graph = bundle.path(bundle.info.artifacts[0])
-    whole = next(each for each in ONNX if not each.float_parts)
+    whole = Candidate("whole", "onnxruntime", range_quantile=0.97)
     moments = moments_of(float_model(graph), faces)
     file = tmp_path_factory.mktemp("onnx") / "int8.onnx"
     return quantize_onnx(graph, faces, file, whole, moments)

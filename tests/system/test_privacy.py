@@ -135,7 +135,9 @@ def check_files(trace: Trace, cwd: Path, cache: Path) -> None:
     cells = [cell for row in csv.reader(rows) for cell in row]
     assert len(rows) >= 3 and max(map(len, cells)) <= LONGEST_CELL
     kept = {f.suffix for f in cache.rglob("*") if f.is_file() and f.name != "lock"}
-    assert kept <= {".json", ".blob", ".cl_cache", ".onnx", ".xml", ".bin"}, "models and choices"
+    assert kept <= {".json", ".blob", ".cl_cache", ".onnx", ".xml", ".bin", ".npy"}, (
+        "models and choices"
+    )
 
 
 def check_sockets(trace: Trace) -> None:

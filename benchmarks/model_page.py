@@ -1,0 +1,165 @@
+"""The page about the built-in model, from committed result files alone.
+
+    PYTHONPATH=. python benchmarks/model_page.py > docs/model.md
+
+Every figure is that of a result file of the bundle in `edge/default_bundle`; one of another bundle
+is refused. A test compares the page with `docs/model.md`.
+"""
+
+import json
+import sys
+from pathlib import Path
+from typing import Any
+
+from contract.bundle import open_bundle
+from contract.command import run_command
+from contract.errors import UserError
+from contract.expressions import EXPRESSIONS
+
+RESULTS = Path(__file__).parent
+BUNDLE = RESULTS.parent / "edge" / "default_bundle"
+ROWS = {
+    "argmax": ("evaluate-val-argmax-int8", "FER+ PublicTest, argmax protocol"),
+    "strict": ("evaluate-val-strict-int8", "FER+ PublicTest, strict protocol"),
+    "muxspace": ("evaluate-muxspace-val-int8", "muxspace val, single labels"),
+}
+METRICS = ("accuracy", "macro_f1", "ece", "brier", "nll")
+
+
+def newest(what: str, sha256: str) -> tuple[str, dict[str, Any]]:
+    """Name and content of the newest result called `<date>-<what>.json`, of the bundle named.
+
+    Raises `UserError` where there is none, or it measured another bundle.
+    """
+    found = sorted(RESULTS.glob(f"*-{what}.json"))
+    if not found:
+        raise UserError(f"benchmarks/: no result DATE-{what}.json; measure it first")
+    content: dict[str, Any] = json.loads(found[-1].read_text(encoding="utf-8"))
+    if content["bundle"]["sha256"] != sha256:
+        raise UserError(
+            f"{found[-1].name} is of {content['bundle']['name']}, not of the built-in bundle; "
+            f"measure it again: {content['run']['command']}"
+        )
+    return found[-1].name, content
+
+
+def _cell(value: float, interval: list[float], digits: int = 3) -> str:
+    low, high = interval
+    return f"{value:.{digits}f} [{low:.{digits}f}, {high:.{digits}f}]"
+
+
+def _measured(found: dict[str, dict[str, Any]]) -> list[str]:
+    lines = [
+        "| | " + " | ".join(ROWS[name][1] for name in found) + " |",
+        "| --- |" + " ---: |" * len(found),
+        "| n | " + " | ".join(str(one["n"]) for one in found.values()) + " |",
+    ]
+    for metric in METRICS:
+        cells = (_cell(one[metric], one["intervals"][metric]) for one in found.values())
+        lines.append(f"| {metric} | " + " | ".join(cells) + " |")
+    for name in EXPRESSIONS:
+        cells = (
+            _cell(one["per_class_f1"][name], one["intervals"][f"f1_{name}"])
+            for one in found.values()
+        )
+        lines.append(f"| F1 {name} | " + " | ".join(cells) + " |")
+    return lines
+
+
+def _coverage(found: dict[str, dict[str, Any]]) -> list[str]:
+    lines = [
+        "| share kept | " + " | ".join(ROWS[name][1] for name in found) + " |",
+        "| ---: |" + " ---: |" * len(found),
+    ]
+    for points in zip(*(one["coverage"] for one in found.values()), strict=True):
+        cells = (f"{point['accuracy']:.3f} (from {point['confidence']:.2f})" for point in points)
+        lines.append(f"| {points[0]['coverage']:.0%} | " + " | ".join(cells) + " |")
+    return lines
+
+
+def _robustness(found: dict[str, Any]) -> list[str]:
+    lines = [
+        "| spoilt by | accuracy | change, points | ECE | mean confidence |",
+        "| --- | ---: | ---: | ---: | ---: |",
+    ]
+    clean = found["unspoilt"]
+    lines.append(
+        f"| nothing | {clean['accuracy']:.3f} | | {clean['ece']:.3f} | "
+        f"{clean['mean_confidence']:.3f} |"
+    )
+    for name, way in found["ways"].items():
+        low, high = way["interval"]
+        lines.append(
+            f"| {name} | {way['accuracy']:.3f} | {way['accuracy_change_points']:+.1f} "
+            f"[{low:+.1f}, {high:+.1f}] | {way['ece']:.3f} | {way['mean_confidence']:.3f} |"
+        )
+    return lines
+
+
+def page() -> str:
+    """The whole page, Markdown. Raises `UserError` for a result that is missing or of another."""
+    bundle = open_bundle(BUNDLE)
+    sha256 = bundle.sha256
+    named = {name: newest(what, sha256) for name, (what, _) in ROWS.items()}
+    found = {name: content for name, (_, content) in named.items()}
+    scenes_file, scenes = newest("scenes-muxspace-val", sha256)
+    robustness_file, robustness = newest("robustness-val-argmax", sha256)
+    low, high = scenes["difference_interval"]
+    files = [*(file for file, _ in named.values()), scenes_file, robustness_file]
+    return "\n".join(
+        [
+            "# How good the built-in model is",
+            "",
+            f"`{bundle.info.name}`, its INT8 artifact on {found['argmax']['backend']}, one crop. "
+            "What it is, what it was trained on and what it is for is in its "
+            "[card](../edge/default_bundle/model_card.md). In brackets: 95 % intervals of the "
+            "bootstrap over images, which do not cover another training seed.",
+            "",
+            *_measured(found),
+            "",
+            "The protocols differ in which images they keep: figures of one are not comparable "
+            "with those of another. Temperature and thresholds were fitted on `calib`, cut from "
+            "training.",
+            "",
+            "## The surest answers",
+            "",
+            "Accuracy of the surest share of the images, and the confidence it begins at: what an "
+            "abstention threshold buys.",
+            "",
+            *_coverage(found),
+            "",
+            "## In whole frames",
+            "",
+            f"The {scenes['n']} val faces of muxspace at {scenes['face_px'][0]} to "
+            f"{scenes['face_px'][1]} px in frames of {scenes['frame'][0]}×{scenes['frame'][1]}: "
+            f"accuracy {scenes['found']['accuracy']:.3f} through the detector "
+            f"({scenes['detector']}, {scenes['missed']} missed and counted as wrong) against "
+            f"{scenes['given']['accuracy']:.3f} with the faces given, "
+            f"{scenes['difference_points']:+.1f} points [{low:+.1f}, {high:+.1f}].",
+            "",
+            "## What spoils it",
+            "",
+            f"{robustness['n']} val images (argmax), each spoilt in one way "
+            "(`benchmarks/robustness.py` says how); differences are paired. Read it as where to "
+            "put the camera and the lamp.",
+            "",
+            *_robustness(robustness),
+            "",
+            "## Where these figures come from",
+            "",
+            *(f"- [{file}](../benchmarks/{file})" for file in files),
+            "",
+            "This page is made by `PYTHONPATH=. python benchmarks/model_page.py > docs/model.md`.",
+            "",
+        ]
+    )
+
+
+def main() -> int:
+    """Print the page; raises `UserError`."""
+    sys.stdout.write(page())
+    return 0
+
+
+if __name__ == "__main__":
+    sys.exit(run_command("benchmarks/model_page.py", main))
