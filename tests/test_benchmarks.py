@@ -7,6 +7,8 @@ from typing import Any
 
 import pytest
 
+from benchmarks.model_page import page
+
 FILES = sorted((Path(__file__).parents[1] / "benchmarks").glob("*.json"))
 RUN = {"command", "date_utc", "commit", "cpu", "cores", "threads", "python", "packages"}
 FIGURES = {
@@ -51,6 +53,27 @@ FIGURES = {
         "first_result_s", "face_rate", "detections_run", "bundle",
     },
 }  # fmt: skip
+
+PROJECT = Path(__file__).parents[1]
+
+
+def test_the_page_of_the_model_is_what_the_results_give() -> None:
+    assert page() == (PROJECT / "docs/model.md").read_text(encoding="utf-8"), (
+        "measure the built-in bundle anew, then PYTHONPATH=. python benchmarks/model_page.py"
+    )
+
+
+def test_the_page_of_the_fleet_quotes_its_result() -> None:
+    text = (PROJECT / "docs/fleet.md").read_text(encoding="utf-8")
+    (name,) = re.findall(r"benchmarks/([\d-]+-fleet\.json)", text)
+    found = json.loads((PROJECT / "benchmarks" / name).read_text())
+    quoted = next(line for line in text.splitlines() if line.startswith("> "))
+    assert re.findall(r"\d+(?:\.\d+)?", quoted) == [
+        str(found["boxes"]),
+        f"{found['delivery_ms']['p50']:.0f}", "99", f"{found['delivery_ms']['p99']:.0f}",
+        f"{found['broker']['cpu_percent']:.1f}", f"{found['broker']['rss_mb']:.0f}",
+        str(found["outage"]["events"]), f"{found['outage_s']:.0f}", str(found["outage"]["heard"]),
+    ]  # fmt: skip
 
 
 @pytest.mark.parametrize("file", FILES, ids=lambda file: file.name)
