@@ -12,7 +12,6 @@ back is to follow the generation before. Those above the current one were undone
 the next install, so a step back never leads to a bundle somebody stepped back from.
 """
 
-import fcntl
 import os
 import re
 import shutil
@@ -24,6 +23,7 @@ from pathlib import Path
 
 from contract.bundle import Bundle, open_bundle
 from contract.errors import UserError
+from contract.lock import locked
 
 _HASH = re.compile(r"[0-9a-f]{64}")
 
@@ -192,15 +192,7 @@ class BundleStore:
     def _changing(self) -> Iterator[None]:
         """Hold the lock, with an empty `partial/` before and none after."""
         try:
-            self.root.mkdir(parents=True, exist_ok=True)
-            with (self.root / "lock").open("w") as lock:
-                try:
-                    fcntl.flock(lock, fcntl.LOCK_EX | fcntl.LOCK_NB)
-                except BlockingIOError:
-                    raise UserError(
-                        f"{self.root}: another install or rollback is at work; "
-                        "try again when it has ended"
-                    ) from None
+            with locked(self.root, "install or rollback"):
                 shutil.rmtree(self._partial, ignore_errors=True)
                 for folder in (self._bundles, self._generations, self._partial):
                     folder.mkdir(exist_ok=True)

@@ -9,7 +9,6 @@
 All of it lies under a root, so that an image of a box can be made on another machine.
 """
 
-import fcntl
 import os
 import shutil
 from collections.abc import Iterator
@@ -18,6 +17,7 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from contract.errors import UserError
+from contract.lock import locked
 
 COMPLETE = ".complete"
 """File that is made last in a version's folder: one without it was interrupted."""
@@ -123,13 +123,5 @@ class Layout:
     def changing(self) -> Iterator[None]:
         """Hold the lock. Raises `UserError` while another command holds it."""
         self.require_inside(self.versions)
-        self.home.mkdir(parents=True, exist_ok=True)
-        with (self.home / "lock").open("w") as lock:
-            try:
-                fcntl.flock(lock, fcntl.LOCK_EX | fcntl.LOCK_NB)
-            except BlockingIOError:
-                raise UserError(
-                    f"{self.home}: another install, upgrade or uninstall is at work; "
-                    "try again when it has ended"
-                ) from None
+        with locked(self.home, "install, upgrade or uninstall"):
             yield

@@ -131,8 +131,9 @@ class SmoothingConfig(Section):
     preset: Literal["custom", "calm", "quick", "plan", "plan-calm"] = Field(
         "custom",
         title="Smoothing preset",
-        description="Fills what is not set here: calm (fewer changes), quick (sooner), plan (a "
-        "vote over 5 frames at 30 per second, lead 0.1), plan-calm (7 frames, 0.15); custom: "
+        description="Fills what is not set here: calm (later, and never two changes within a "
+        "second), quick (sooner), plan (a vote over 5 frames at 30 per second, lead 0.1), "
+        "plan-calm (7 frames, 0.15); custom: "
         "nothing.",
         json_schema_extra=live(),
     )
