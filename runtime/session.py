@@ -1,5 +1,7 @@
 """An opened artifact, whichever runtime holds it."""
 
+import glob
+import sys
 from pathlib import Path
 from typing import Literal, Protocol
 
@@ -11,6 +13,8 @@ from runtime.errors import UnavailableError
 
 Backend = Literal["openvino", "onnxruntime"]
 BACKENDS: tuple[Backend, ...] = ("openvino", "onnxruntime")
+ACCELERATOR_NODES = "/dev/dri/renderD*", "/dev/accel/accel*", "/dev/dxg"
+"""Where Linux, or Linux inside Windows, shows a GPU or an NPU that OpenVINO could use."""
 
 
 class Session(Protocol):
@@ -48,6 +52,9 @@ def openvino_devices() -> tuple[str, ...]:
         import openvino as ov
     except ImportError:
         return ()
+    # To be asked, OpenVINO loads its plugin for every kind of device and keeps it: 15 MB.
+    if sys.platform == "linux" and not any(map(glob.glob, ACCELERATOR_NODES)):
+        return ("CPU",)
     return tuple(ov.Core().available_devices)
 
 

@@ -1,5 +1,8 @@
 """One template for every runtime: the same artifact must behave the same in all of them."""
 
+import glob
+import subprocess
+import sys
 import time
 from pathlib import Path
 
@@ -11,7 +14,7 @@ from contract.bundle import Bundle, golden_inputs
 from contract.faces import FaceInput
 from runtime import openvino_session
 from runtime.errors import SessionError, UnavailableError
-from runtime.session import BACKENDS, Backend, Session, open_session
+from runtime.session import ACCELERATOR_NODES, BACKENDS, Backend, Session, open_session
 from tests.models import add_artifact, make_float_bundle, reference_logits, tiny_graph
 
 
@@ -156,3 +159,27 @@ def test_openvino_survives_a_damaged_and_an_unusable_model_cache(
         session = open_session(bundle, artifact, "openvino", 1, folder)
         np.testing.assert_allclose(session.run(faces(2, bundle)), expected, atol=1e-3)
         session.close()
+
+
+DEVICES = """
+import sys
+import openvino
+from runtime import session
+
+if sys.argv[1:]:
+    session.ACCELERATOR_NODES = (sys.argv[1],)
+found = session.openvino_devices()
+loaded = "openvino_intel_gpu_plugin" in open("/proc/self/maps").read()
+assert set(found) == set(openvino.Core().available_devices), found
+print(loaded)
+"""
+
+
+@pytest.mark.skipif(sys.platform != "linux", reason="device nodes are Linux's")
+def test_plugins_of_devices_without_a_node_stay_out_of_memory_and_none_is_missed() -> None:
+    def plugin_was_loaded(*node: str) -> str:
+        command = [sys.executable, "-c", DEVICES, *node]
+        return subprocess.run(command, check=True, capture_output=True, text=True).stdout.strip()
+
+    assert plugin_was_loaded("/dev/null") == "True"  # As if that were a GPU's.
+    assert plugin_was_loaded() == str(any(map(glob.glob, ACCELERATOR_NODES)))
