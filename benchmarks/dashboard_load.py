@@ -12,58 +12,21 @@ was due to the end of its answer. The clients run on the same machine and take c
 
 import argparse
 import asyncio
-import os
-import re
-import subprocess
 import sys
-import tempfile
-import threading
 import time
 from pathlib import Path
 from typing import Any
 
 import psutil
-import zmq
 
 from benchmarks.greedy_clients import Load, press
+from benchmarks.program import Frames, Program, running
 from contract.files import write_json_atomic
-from contract.telemetry import TELEMETRY, FeedAddress, from_json
 from edge.kpi import percentiles
 from edge.offline.record import run_record
 
 SETTLE_S = 12.0
 """Until a client that reads nothing is dropped, and what was opened for viewers is closed."""
-
-
-class Frames:
-    """End-to-end milliseconds of frames as the box tells them, while it is listened to."""
-
-    def __init__(self, folder: Path) -> None:
-        self._address = FeedAddress(folder)
-        self._seen: dict[int, float] = {}
-        self._stop = threading.Event()
-        self._thread = threading.Thread(target=self._read, daemon=True)
-        self._thread.start()
-
-    def _read(self) -> None:
-        with zmq.Context() as context, context.socket(zmq.SUB) as reader:
-            reader.setsockopt(zmq.SUBSCRIBE, TELEMETRY)
-            reader.setsockopt(zmq.LINGER, 0)
-            reader.connect(self._address.live)
-            while not self._stop.is_set():
-                if reader.poll(100):
-                    frame = from_json(reader.recv()[len(TELEMETRY) :]).frame
-                    if frame is not None:
-                        self._seen[frame.sequence] = frame.e2e_ms
-
-    def take(self) -> list[float]:
-        """Those since the last call."""
-        seen, self._seen = self._seen, {}
-        return list(seen.values())
-
-    def close(self) -> None:
-        self._stop.set()
-        self._thread.join()
 
 
 def footprint(process: psutil.Process) -> dict[str, float]:
@@ -76,12 +39,11 @@ def footprint(process: psutil.Process) -> dict[str, float]:
     }
 
 
-def measure(
-    edge: psutil.Process, page: psutil.Process, host: str, folder: Path, given: argparse.Namespace
-) -> dict[str, Any]:
+def measure(program: Program, given: argparse.Namespace) -> dict[str, Any]:
     """Before, during and after the load."""
-    frames = Frames(folder)
-    both = {"edge": edge, "dashboard": page}
+    frames = Frames(program.feed)
+    both = {"edge": program.edge, "dashboard": program.page}
+    host = program.host
     # A short one first, so that what is made once for the first viewers counts as no leak.
     asyncio.run(press(host, streams=given.streams, rate=given.rate, seconds=3.0))
     time.sleep(SETTLE_S)
@@ -118,31 +80,6 @@ def measure(
     }
 
 
-def run(given: argparse.Namespace) -> dict[str, Any]:
-    """Start the program, measure it, and end it."""
-    with tempfile.TemporaryDirectory() as name:
-        command = [
-            sys.executable, "-m", "edge", "--camera", "demo", "--port", "0", "--no-session",
-        ]  # fmt: skip
-        environment = {**os.environ, "PYTHONPATH": str(Path.cwd())}
-        process = subprocess.Popen(
-            command, cwd=name, env=environment, stderr=subprocess.PIPE, text=True
-        )
-        try:
-            assert process.stderr is not None
-            lines = iter(process.stderr.readline, "")
-            host = next(m[1] for line in lines if (m := re.search(r"http://(\S+)/", line)))
-            threading.Thread(target=lambda: list(lines), daemon=True).start()
-            edge = psutil.Process(process.pid)
-            page = next(child for child in edge.children() if "dashboard" in child.cmdline())
-            words = page.cmdline()
-            folder = Path(words[words.index("--feed") + 1])
-            return measure(edge, page, host, folder, given)
-        finally:
-            process.terminate()
-            process.wait(20)
-
-
 def main() -> None:
     """Run and write the figures."""
     parser = argparse.ArgumentParser(description=__doc__)
@@ -152,7 +89,8 @@ def main() -> None:
     parser.add_argument("--calm-s", type=float, default=30.0)
     parser.add_argument("--json", type=Path, required=True)
     given = parser.parse_args()
-    figures = run(given)
+    with running("--camera", "demo", "--no-session") as program:
+        figures = measure(program, given)
     print(
         f"e2e p99 {figures['e2e_ms']['before']['p99']:.1f} → "
         f"{figures['e2e_ms']['during']['p99']:.1f} ms, "

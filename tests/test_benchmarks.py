@@ -48,6 +48,10 @@ FIGURES = {
         "boxes", "seconds", "outage_s", "connected_s", "delivery_ms", "steady", "broker", "outage",
         "links_cpu_percent_per_box",
     },
+    "python benchmarks/soak.py": {
+        "frames", "lost", "drops", "e2e_ms", "first_e2e_ms", "last_e2e_ms", "slope_mb_h",
+        "tree_pss_mb", "cpu_percent", "stolen_s", "minutes",
+    },
     "fer-edge bench": {
         "frames", "e2e_ms", "stages_ms", "fps", "cpu_s_per_1000_frames", "peak_rss_mb",
         "first_result_s", "face_rate", "detections_run", "bundle",
