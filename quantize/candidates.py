@@ -56,6 +56,8 @@ OPENVINO = (
 # The stem has few channels: ONNX Runtime's INT8 kernels take longer for it than its float ones do.
 ONNX = (
     Candidate("narrow-float-ends", "onnxruntime", ("stem", "classifier")),
+    Candidate("middle-float-ends", "onnxruntime", ("stem", "classifier"), range_quantile=0.94),
+    Candidate("wide-float-ends", "onnxruntime", ("stem", "classifier"), range_quantile=0.97),
     Candidate("wide-float-classifier", "onnxruntime", ("classifier",), range_quantile=0.97),
     Candidate("middle-float-classifier", "onnxruntime", ("classifier",), range_quantile=0.94),
     Candidate("narrow-float-classifier", "onnxruntime", ("classifier",)),
