@@ -14,6 +14,19 @@ settings.load_profile("project")
 PROJECT = Path(__file__).resolve().parent.parent
 
 
+def _limit_s(item: pytest.Item) -> float:
+    mark = item.get_closest_marker("timeout")
+    return float(mark.args[0]) if mark is not None else 0.0
+
+
+def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
+    """Files with a test that is given long come first: none is left for one worker at the end."""
+    longest: dict[Path, float] = {}
+    for item in items:
+        longest[item.path] = max(longest.get(item.path, 0.0), _limit_s(item))
+    items.sort(key=lambda item: -longest[item.path])
+
+
 def shared_folder() -> Path:
     """The folder of data that is never committed: `FER_SHARED`, or `../shared` from the project."""
     return Path(os.environ.get("FER_SHARED") or PROJECT.parent / "shared")
