@@ -29,7 +29,7 @@ from edge.detect_reference import (
     recall,
     reference_picture,
 )
-from runtime.openvino_settings import openvino_settings
+from runtime.openvino_settings import openvino_core, openvino_settings
 
 SIZES_KEPT = 4
 """Compiled input sizes: a camera has one, and changes it seldom."""
@@ -142,7 +142,7 @@ class OpenVinoYuNet:
         self._model, self._threads, self._cache = model, threads, cache
         self._detect_size = detect_size
         self._score_threshold, self._nms_threshold = score_threshold, nms_threshold
-        self._core = ov.Core()
+        self._core = openvino_core()
         self._networks: OrderedDict[tuple[int, int], _Network] = OrderedDict()
 
     def _compile(self, width: int, height: int) -> _Network:

@@ -19,6 +19,7 @@ from quantize.candidates import Candidate
 from quantize.graph import float_model, nodes_by_part
 from quantize.ranges import Range, row_extremes, row_range
 from quantize.rounding import Moments, layers_of, rounded
+from runtime.openvino_settings import openvino_core
 
 Faces = NDArray[np.uint8]
 
@@ -116,7 +117,7 @@ def quantize_openvino(
     nncf = require_nncf()
     nncf.set_log_level(logging.ERROR)
     original = float_model(graph)
-    model = ov.Core().read_model(original.SerializeToString())
+    model = openvino_core().read_model(original.SerializeToString())
     _fold_grouped_weights(model)
     data = nncf.Dataset([face[None] for face in faces])
     preset = "PERFORMANCE" if candidate.symmetric else "MIXED"
@@ -189,7 +190,7 @@ def _end_ranges(quantized: ov.Model, faces: Faces, quantile: float) -> None:
     probed.add_outputs([by_name[each.get_friendly_name()].input_value(0) for each in quantizers])
     probed.reshape([-1, *faces.shape[1:]])
     settings = {"INFERENCE_PRECISION_HINT": "f32"}
-    request = ov.Core().compile_model(probed, "CPU", settings).create_infer_request()
+    request = openvino_core().compile_model(probed, "CPU", settings).create_infer_request()
     found: list[list[NDArray[np.float32]]] = [[] for _ in quantizers]
     for start in range(0, len(faces), BATCH):
         answers = request.infer({0: faces[start : start + BATCH]})

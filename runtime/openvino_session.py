@@ -19,7 +19,7 @@ from numpy.typing import NDArray
 from contract.expressions import EXPRESSIONS
 from contract.faces import FaceInput
 from runtime.errors import SessionError
-from runtime.openvino_settings import openvino_settings
+from runtime.openvino_settings import openvino_core, openvino_settings
 
 SIZES = (8, 4, 2, 1)
 
@@ -36,7 +36,7 @@ class OpenVinoSession:
         self.device = device
         self._file = file
         self._face_shape = (face.size, face.size, face.channels)
-        self._core = ov.Core()
+        self._core = openvino_core()
         self._config: dict[str, Any] = openvino_settings(device, threads, cache)
         self._requests: dict[int, ov.InferRequest] = {}
         self._closed = False

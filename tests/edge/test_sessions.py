@@ -223,7 +223,7 @@ def test_a_wander_has_the_speed_it_was_given(seed: int, speed: float) -> None:
     times = np.arange(0, 200, 0.1)
     steps = np.diff([course.at(t) for t in times]) / 0.1
     # Slow waves near each other in frequency beat: it evens out over minutes, not seconds.
-    assert math.sqrt((steps**2).mean()) == pytest.approx(speed, rel=0.25)
+    assert math.sqrt((steps**2).mean()) == pytest.approx(speed, rel=0.35)
 
 
 def test_noise_is_measured_as_it_was_added() -> None:

@@ -12,6 +12,7 @@ from quantize.candidates import OPENVINO
 from quantize.graph import float_model
 from quantize.openvino_int8 import quantize_openvino
 from quantize.rounding import Moments, moments_of
+from runtime.openvino_settings import openvino_core
 from tests.models import CLASSES, grating, reference_logits, tiny_graph
 from tests.quantize.nets import mobile_net, pictures
 
@@ -105,7 +106,7 @@ def test_rounding_again_changes_integers_and_nothing_else(
 
 def answers(model: ov.Model, faces: np.ndarray) -> np.ndarray:
     settings = {"INFERENCE_PRECISION_HINT": "f32"}
-    return np.asarray(ov.Core().compile_model(model, "CPU", settings)(faces)[0])
+    return np.asarray(openvino_core().compile_model(model, "CPU", settings)(faces)[0])
 
 
 def test_rounding_again_brings_answers_nearer(mobile: ov.Model, nearest: ov.Model) -> None:

@@ -175,6 +175,27 @@ print(loaded)
 """
 
 
+SIGNALLED = """
+import os, signal, sys
+from pathlib import Path
+from contract.bundle import open_bundle
+from runtime.session import open_session
+
+bundle = open_bundle(Path(sys.argv[1]))
+signal.signal(signal.SIGTERM, lambda *_: print("handled", flush=True))
+sessions = [open_session(bundle, bundle.info.artifacts[0], "openvino", 1) for _ in range(2)]
+while sessions:
+    sessions.pop(0).close()
+os.kill(os.getpid(), signal.SIGTERM)
+"""
+
+
+def test_a_signal_is_handled_whatever_sessions_were_closed_before(bundle: Bundle) -> None:
+    command = [sys.executable, "-c", SIGNALLED, str(bundle.folder)]
+    done = subprocess.run(command, capture_output=True, text=True, timeout=60)
+    assert done.stdout == "handled\n" and done.returncode == 0, done.stderr
+
+
 @pytest.mark.skipif(sys.platform != "linux", reason="device nodes are Linux's")
 def test_plugins_of_devices_without_a_node_stay_out_of_memory_and_none_is_missed() -> None:
     def plugin_was_loaded(*node: str) -> str:
