@@ -9,19 +9,16 @@ centre ((c + dx)·s, (r + dy)·s) and sides w·s, h·s; and `kps`, five points (
 import logging
 from collections import OrderedDict
 from pathlib import Path
-from typing import Any, Literal
+from typing import Literal
 
 import cv2
 import numpy as np
 import openvino as ov
 from numpy.typing import NDArray
-from openvino import opset13 as opset
-from openvino.preprocess import PrePostProcessor
 
 from contract.faces import Box, Image
 from edge.detect_base import LEAST_SIDE, Detection, reduced_size, resize
 from edge.detect_reference import (
-    PARTS,
     STRIDES,
     Answer,
     keep,
@@ -29,6 +26,7 @@ from edge.detect_reference import (
     recall,
     reference_picture,
 )
+from edge.yunet_graph import yunet_graph
 from runtime.openvino_settings import openvino_core, openvino_settings
 
 SIZES_KEPT = 4
@@ -67,33 +65,17 @@ def decode(
     return np.concatenate([centres - sides / 2, sides], 1), points, scores[kept]
 
 
-def _source(output: Any) -> Any:
-    """What feeds a model's output: the output itself is an end, which nothing may follow."""
-    return output.get_node().input(0).get_source_output()
-
-
 class _Network:
     """YuNet compiled for one input size, with its input buffer."""
 
     def __init__(
         self, core: ov.Core, model: Path, width: int, height: int, threads: int, cache: Path | None
     ) -> None:
-        graph = core.read_model(model)
-        graph.reshape([1, 3, height, width])
-        # One output instead of twelve: fetching each costs as much as joining all of them.
-        grids = [
-            opset.concat([_source(graph.output(f"{part}_{stride}")) for part in PARTS], 2)
-            for stride in STRIDES
-        ]
-        joined = ov.Model([opset.concat(grids, 1)], graph.get_parameters(), "yunet")
-        steps = PrePostProcessor(joined)
-        steps.input().tensor().set_element_type(ov.Type.u8).set_layout(ov.Layout("NHWC"))
-        steps.input().model().set_layout(ov.Layout("NCHW"))
         settings = openvino_settings("CPU", threads, cache)
-        compiled = core.compile_model(steps.build(), "CPU", settings)
+        compiled = core.compile_model(yunet_graph(core, model, width, height), "CPU", settings)
         self.grid = _grid(width, height)
         self._request = compiled.create_infer_request()
-        self._pixels = np.zeros((1, height, width, 3), np.uint8)
+        self._pixels = np.zeros((1, height, width, 3), np.float32)
 
     def run(self, image: Image) -> NDArray[np.float32]:
         """An image no larger than the input, put in its upper left corner → `cells×16`."""
@@ -102,6 +84,7 @@ class _Network:
         self._pixels[0, height:] = self._pixels[0, :, width:] = 0
         answer = self._request.infer({0: self._pixels}, share_inputs=True, share_outputs=True)
         found: NDArray[np.float32] = answer[0][0]
+        found[:, :2] = 1 / (1 + np.exp(-np.clip(found[:, :2], -50, 50)))
         return found
 
 

@@ -7,8 +7,8 @@ from pathlib import Path
 import pytest
 from hypothesis import settings
 
-# A busy machine is slow now and then; pytest's own time limit catches what hangs. A developer's runs
-# look for new examples, CI's take the same ones each time: a change is judged by itself.
+# A busy machine is slow now and then; pytest's own time limit catches what hangs. A developer's
+# runs look for new examples, CI's take the same ones each time: a change is judged by itself.
 settings.register_profile("project", deadline=None, derandomize="CI" in os.environ)
 settings.load_profile("project")
 

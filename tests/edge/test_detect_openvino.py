@@ -8,7 +8,7 @@ import numpy as np
 import pytest
 
 from contract.faces import Image
-from edge import detect_openvino
+from edge import detect_openvino, yunet_graph
 from edge.cameras.factory import open_camera
 from edge.capture import frames
 from edge.detect import make_detector
@@ -99,6 +99,15 @@ def test_what_differs_from_opencv_is_not_used(model: Path, monkeypatch: pytest.M
     detector = make_detector("auto", folders=[model.parent])
     assert isinstance(detector, YuNet)
     assert "away from OpenCV's" in detector.note and "\n" not in detector.note
+
+
+def test_a_file_that_is_built_otherwise_runs_in_opencv(
+    model: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(yunet_graph, "STRIDES", (8, 16, 64))
+    detector = make_detector("auto", folders=[model.parent])
+    assert isinstance(detector, YuNet)
+    assert detector.note and "\n" not in detector.note
 
 
 def test_without_openvino_yunet_runs_in_opencv(
