@@ -21,6 +21,12 @@ from trainer.cli import main
 from trainer.compare import compare, holm, mcnemar, open_run
 from trainer.predictions import Predictions, save_predictions
 
+DISTILLATION = (
+    "student_ce-more", "student_ce-64/predictions.npz", "student_ce-long",
+    "ensemble_two_students/predictions.npz", "student_kd-more",
+)  # fmt: skip
+"""As docs/study/README.md has them: the control first."""
+
 
 def test_mcnemar_on_the_approval_ratings() -> None:
     """Agresti (2002), table 10.1: 150 and 86 changed their minds. The exact two-sided p that R's
@@ -216,3 +222,13 @@ def test_a_file_of_predictions_is_a_run_too(runs: list[Path]) -> None:
     with pytest.raises(UserError, match="split 'train'"):
         open_run(runs[0] / "predictions.npz", "train")
     assert len(opened.predictions) == 250
+
+
+def test_the_committed_table_is_what_the_committed_answers_give(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    study = Path(__file__).parents[2] / "docs/study"
+    monkeypatch.chdir(study / "distillation")
+    made = tmp_path / "distillation.md"
+    assert command(monkeypatch, *DISTILLATION, "--markdown", made) == 0
+    assert made.read_bytes() == (study / "distillation.md").read_bytes()
