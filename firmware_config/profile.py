@@ -138,12 +138,12 @@ class SmoothingConfig(Section):
         json_schema_extra=live(),
     )
     tau_s: float = Field(
-        0.1, ge=0, le=10, title="Smoothing time",
+        0.05, ge=0, le=10, title="Smoothing time",
         description="Time constant of the moving average, seconds; 0 is none.",
         json_schema_extra=live("s"),
     )  # fmt: skip
     hysteresis: float = Field(
-        0.1, ge=0, lt=1, title="Lead of a new label",
+        0.05, ge=0, lt=1, title="Lead of a new label",
         description="Lead in probability a new label needs over the shown one.",
         json_schema_extra=live(),
     )  # fmt: skip

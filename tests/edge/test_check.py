@@ -52,7 +52,7 @@ def test_a_key_explains_itself_with_its_value_in_a_profile(tmp_path: Path, capsy
     file.write_text("[smoothing]\ntau_s = 0.75\n")
     assert main([str(file), "--explain", "smoothing.tau_s"]) == 0
     out = capsys.readouterr().out
-    for words in ("seconds", "number from 0 to 10", "0.1", "in box:", "0.75", "may change"):
+    for words in ("seconds", "number from 0 to 10", "0.05", "in box:", "0.75", "may change"):
         assert words in out
     assert main(["--explain", "camera.fps"]) == 0
     assert "a restart is needed" in capsys.readouterr().out
