@@ -84,6 +84,7 @@ class _Network:
         self._pixels[0, height:] = self._pixels[0, :, width:] = 0
         answer = self._request.infer({0: self._pixels}, share_inputs=True, share_outputs=True)
         found: NDArray[np.float32] = answer[0][0]
+        # The graph leaves scores as logits: to squash 2 channels of 16 there, all would be copied.
         found[:, :2] = 1 / (1 + np.exp(-np.clip(found[:, :2], -50, 50)))
         return found
 

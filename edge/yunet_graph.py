@@ -23,8 +23,9 @@ CHANNELS = 16
 
 
 def _before(output: Any, *kinds: str) -> tuple[Any, Any]:
-    """The node that feeds an output, past what only reorders it or squashes it, and its second
-    input if that is a constant. Raises `RuntimeError` where it is none of `kinds`.
+    """The node that feeds an output, past what reorders it or squashes it, and its constant.
+
+    Raises `RuntimeError` where it is none of `kinds`, or its second input is no constant.
     """
     node = output.get_node()
     while node.get_type_name() in ("Reshape", "Transpose", "Sigmoid", "Result"):
