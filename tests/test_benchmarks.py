@@ -39,6 +39,9 @@ FIGURES = {
         "n", "missed", "given", "found", "difference_points", "difference_interval", "bundle",
     },
     "python benchmarks/robustness.py": {"n", "unspoilt", "ways", "bundle", "manifest_sha256"},
+    "python benchmarks/rare_classes.py": {
+        "n", "rows_of", "tau", "thresholds", "ways", "bundle", "manifest_sha256",
+    },
     "python benchmarks/serial_link.py": {"random", "bad_line", "flips", "agreement", "replug"},
     "python benchmarks/smoothing.py": {
         "settings", "tried", "max_lag_s", "tune", "report", "clips", "sessions", "bundle",
