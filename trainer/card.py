@@ -23,6 +23,12 @@ _SOURCES = {
 }
 
 
+def _soup(info: BundleInfo) -> list[str]:
+    parts = info.provenance.detail.get("soup", [])
+    told = ", ".join(f"`{part['name']}` {part['share']:.0%}" for part in parts)
+    return [f"- Weights: the mean of several checkpoints' ({told})"] if parts else []
+
+
 def model_card(info: BundleInfo) -> str:
     """Markdown: data, protocol, n, metrics on val, intended use and limits."""
     config = info.provenance.detail["config"]
@@ -42,6 +48,7 @@ def model_card(info: BundleInfo) -> str:
         f"- Phase `{info.provenance.phase}`, epoch {info.provenance.detail['epoch']} of "
         f"{config['optim']['epochs']} declared (best on `calib`), "
         f"seed {info.provenance.seed}, commit `{info.provenance.commit}`",
+        *_soup(info),
         f"- Confidences: softmax at temperature {info.temperature:.3f}, "
         f"{info.provenance.detail['temperature']}; 'uncertain' under {info.abstain_threshold:g}",
         "",

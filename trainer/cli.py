@@ -17,6 +17,7 @@ if TYPE_CHECKING:
 COMMANDS = {
     "data": "import, clean, validate, split, merge or count data",
     "ensemble": "weigh teachers against each other",
+    "soup": "average the weights of related checkpoints into one network",
     "softlabels": "write down what an ensemble says of every training face",
     "evaluate": "measure checkpoints and bundles on manifests",
     "compare": "runs side by side, with paired tests",

@@ -1,5 +1,6 @@
 """Trained weights → the float bundle every later stage starts from."""
 
+import json
 import tempfile
 from collections import Counter
 from pathlib import Path
@@ -21,7 +22,7 @@ from contract.expressions import EXPRESSIONS
 from contract.faces import FaceInput
 from contract.manifest import Manifest
 from trainer.card import model_card
-from trainer.engine import Trainer
+from trainer.checkpoint import Trained
 from trainer.predict import pixels
 from trainer.predictions import Predictions
 
@@ -58,14 +59,12 @@ def export_onnx(model: nn.Module, face: FaceInput, file: Path) -> None:
     )
 
 
-def export_bundle(
-    trainer: Trainer, about: dict[str, str], manifest: Manifest, found: Predictions, bundle: Path
-) -> None:
-    """The trainer's network (best weights, whose strings are `about`) → a bundle.
+def export_bundle(trained: Trained, manifest: Manifest, found: Predictions, bundle: Path) -> None:
+    """A trained network and its answers to `calib` and `val` → a bundle.
 
     The temperature was fitted on `calib`, metrics are reported on `val`.
     """
-    config, model = trainer.config, trainer.model.eval()
+    config, about, model = trained.config, trained.about, trained.model.eval()
     figures: dict[str, Any] = {}
     for split in ("calib", "val"):
         part = found.select(split)
@@ -110,6 +109,7 @@ def export_bundle(
                     "epoch": int(about["epoch"]) + 1,
                     "temperature": fitted,
                     "sources": sorted({row.source for row in manifest.rows}),
+                    **({"soup": json.loads(about["soup"])} if "soup" in about else {}),
                     "inputs": {key: about[key] for key in about if key.endswith("_sha256")},
                     "config": config.model_dump(mode="json"),
                 },

@@ -125,13 +125,15 @@ def reliability(predictions: Predictions, title: str) -> Figure:
 def plot_run(folder: Path, history: list[dict[str, float]], predictions: Predictions) -> None:
     """Write `plots/curves.png`, `confusion.png` and `reliability.png` into a run folder.
 
-    `history` are the lines of history.jsonl. The last two show `val`, or `calib` without val.
+    `history` are the lines of history.jsonl; without any there are no curves. The last two show
+    `val`, or `calib` without val.
     """
     split = "val" if "val" in predictions.splits else "calib"
     shown = predictions.select(split)
     told = f"{predictions.name}, {split}, protocol {predictions.protocol}, n = {len(shown)}"
     plots = folder / "plots"
-    _save(curves(history), plots / "curves.png")
+    if history:
+        _save(curves(history), plots / "curves.png")
     guess = shown.logits.argmax(axis=1).astype(np.int64)
     _save(confusion(shown.labels, guess, told), plots / "confusion.png")
     _save(reliability(shown, told), plots / "reliability.png")

@@ -17,11 +17,11 @@ from torch import Tensor
 
 from contract.errors import UserError
 from contract.expressions import EXPRESSIONS
-from contract.files import write_json_atomic
+from contract.files import sha256_file, write_json_atomic
 from contract.manifest import Manifest, read_manifest
 from contract.provenance import commit_of_this_project
 from trainer.backbones import NormalisedClassifier, build, recompute
-from trainer.checkpoint import Trained, open_trained
+from trainer.checkpoint import Trained, load_weights, open_trained
 from trainer.config import TrainConfig
 from trainer.data.cache import packed_faces
 from trainer.device import Device, pick_device
@@ -323,7 +323,12 @@ def train_phase(
             trainer.run()
         from trainer.results import write_results  # plots and ONNX: slow, and needed only now
 
-        write_results(trainer, manifest, out)
+        best = trainer.best_file
+        about = load_weights(best, trainer.model)
+        trained = Trained(trainer.model, trainer.config, about, best, sha256_file(best))
+        write_results(
+            trained, manifest, trainer.data.faces, trainer.device.name, trainer.history.lines(), out
+        )
         wait_for_all()
         if is_main():
             print(f"float bundle: {out / 'bundle'}")

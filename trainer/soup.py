@@ -1,0 +1,155 @@
+"""Model soups: the mean of the weights of several checkpoints, as one network.
+
+After Wortsman et al. (ICML 2022). It costs nothing at inference, unlike an ensemble, and works for
+checkpoints that share a stretch of training; of others the mean is no network worth having, which
+its figures on `calib` show at once. Statistics of batch norm are averaged like weights.
+"""
+
+import json
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+
+import numpy as np
+import torch
+from torch import Tensor
+
+from contract import metrics
+from contract.errors import UserError
+from contract.files import write_json_atomic
+from contract.manifest import Manifest
+from contract.provenance import commit_of_this_project
+from trainer.checkpoint import Trained, open_trained, save_weights
+from trainer.data.cache import packed_faces
+from trainer.predict import predict
+
+MOST_SERVINGS = 10
+State = Mapping[str, Tensor]
+
+
+@dataclass(frozen=True)
+class Tried:
+    """A step of the search: what went in so far, and the NLL on calib at its temperature."""
+
+    counts: tuple[int, ...]
+    nll: float
+
+
+def mix(states: Sequence[State], weights: Sequence[float]) -> dict[str, Tensor]:
+    """The weighted mean of networks' states; whole numbers, such as counters, are the first's.
+
+    Raises `ValueError` where the weights do not sum to something positive.
+    """
+    total = float(sum(weights))
+    if not total > 0 or min(weights) < 0:
+        raise ValueError("weights of a soup are not negative, and not all 0")
+    mixed = {}
+    for name, first in states[0].items():
+        if not first.is_floating_point():
+            mixed[name] = first.clone()
+            continue
+        parts = (
+            state[name].double() * (weight / total)
+            for state, weight in zip(states, weights, strict=True)
+            if weight
+        )
+        mixed[name] = torch.stack(list(parts)).sum(0).to(first.dtype)
+    return mixed
+
+
+def search(count: int, loss: Callable[[tuple[int, ...]], float]) -> list[Tried]:
+    """Servings of each of `count` checkpoints, added one at a time while the loss falls.
+
+    It begins with the best one alone; each step adds the checkpoint, possibly one that is in
+    already, that lowers the loss most, up to `MOST_SERVINGS` in all (selection with replacement,
+    Caruana et al., ICML 2004, of weights in place of answers). The last step is the choice.
+    """
+
+    def best_of(many: list[tuple[int, ...]]) -> Tried:
+        return min((Tried(counts, loss(counts)) for counts in many), key=lambda each: each.nll)
+
+    def with_one_more(counts: tuple[int, ...]) -> list[tuple[int, ...]]:
+        more = [tuple(n + (k == i) for k, n in enumerate(counts)) for i in range(count)]
+        # Twice the only one there is, is that one again.
+        return [each for each in more if np.count_nonzero(each) > 1]
+
+    steps = [best_of([tuple(int(k == i) for k in range(count)) for i in range(count)])]
+    while sum(steps[-1].counts) < MOST_SERVINGS and (more := with_one_more(steps[-1].counts)):
+        step = best_of(more)
+        if step.nll >= steps[-1].nll:
+            break
+        steps.append(step)
+    return steps
+
+
+def check_alike(ingredients: Sequence[Trained]) -> None:
+    """Raise `UserError` unless all are of one network and see the same input."""
+    first = ingredients[0]
+    for other in ingredients[1:]:
+        for what, mine, its in (
+            ("network", first.config.model, other.config.model),
+            ("input", first.config.input, other.config.input),
+        ):
+            skipped = {"checkpoint_blocks", "dropout", "pretrained"} if what == "network" else None
+            if mine.model_dump(exclude=skipped) != its.model_dump(exclude=skipped):
+                raise UserError(
+                    f"{other.file}: another {what} than {first.file}; only checkpoints of one "
+                    "network and input have a mean"
+                )
+
+
+def make_soup(
+    ingredients: Sequence[Trained], names: Sequence[str], manifest: Manifest, folder: Path,
+    weights: Sequence[float] | None,
+) -> tuple[Trained, list[Tried]]:  # fmt: skip
+    """The soup as a run folder's best checkpoint, opened again, and the steps of the search.
+
+    Without `weights` they are searched on `calib`. Its config is that of the checkpoint with the
+    largest share. Raises `UserError` where checkpoints do not go together, the manifest has no
+    calib rows, or the folder holds something else.
+    """
+    check_alike(ingredients)
+    if (folder / "checkpoints").exists():
+        raise UserError(f"{folder} holds a run already; name another with --out")
+    calib = np.array([row.split == "calib" for row in manifest.rows])
+    if not calib.any():
+        raise UserError(f"{manifest.file}: no rows of split 'calib' to weigh checkpoints on")
+    faces = torch.from_numpy(packed_faces(manifest, ingredients[0].config.input)[calib])
+    labels = manifest.labels()[calib]
+    states = [{k: v.clone() for k, v in each.model.state_dict().items()} for each in ingredients]
+    model = ingredients[0].model
+
+    def loss(counts: Sequence[float]) -> float:
+        model.load_state_dict(mix(states, counts))
+        logits = predict(model, faces).numpy()
+        try:
+            temperature = metrics.fit_temperature(logits, labels)
+        except ValueError:  # every row of a small or easy split may be right
+            temperature = 1.0
+        return metrics.nll(labels, metrics.softmax(logits, temperature))
+
+    steps: list[Tried] = []
+    chosen = weights
+    if chosen is None:
+        steps = search(len(states), loss)
+        chosen = steps[-1].counts
+    shares = [weight / sum(chosen) for weight in chosen]
+    model.load_state_dict(mix(states, chosen))
+    largest = ingredients[int(np.argmax(shares))]
+    about = {
+        **{key: value for key, value in largest.about.items() if key != "config"},
+        "config": largest.config.model_dump_json(),
+        "commit": commit_of_this_project(),
+        "soup": json.dumps(
+            [
+                {"name": name, "share": round(share, 4), "sha256": each.sha256}
+                for name, share, each in zip(names, shares, ingredients, strict=True)
+                if share
+            ]
+        ),
+    }
+    file = folder / "checkpoints" / "best.safetensors"
+    save_weights(file, model, about)
+    config = {**largest.config.model_dump(mode="json"), "soup": json.loads(about["soup"])}
+    write_json_atomic(folder / "config.json", config)
+    return open_trained(folder), steps
