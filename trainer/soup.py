@@ -24,6 +24,8 @@ from trainer.data.cache import packed_faces
 from trainer.predict import predict
 
 MOST_SERVINGS = 10
+LEAST_GAIN = 5e-4
+"""What another serving must take off the NLL, in nats; less is noise of a few thousand rows."""
 State = Mapping[str, Tensor]
 
 
@@ -58,11 +60,12 @@ def mix(states: Sequence[State], weights: Sequence[float]) -> dict[str, Tensor]:
 
 
 def search(count: int, loss: Callable[[tuple[int, ...]], float]) -> list[Tried]:
-    """Servings of each of `count` checkpoints, added one at a time while the loss falls.
+    """Servings of each of `count` checkpoints, added one at a time while it pays.
 
     It begins with the best one alone; each step adds the checkpoint, possibly one that is in
-    already, that lowers the loss most, up to `MOST_SERVINGS` in all (selection with replacement,
-    Caruana et al., ICML 2004, of weights in place of answers). The last step is the choice.
+    already, that lowers the loss most, by `LEAST_GAIN` at least and up to `MOST_SERVINGS` in all
+    (selection with replacement, Caruana et al., ICML 2004, of weights in place of answers). The
+    last step is the choice.
     """
 
     def best_of(many: list[tuple[int, ...]]) -> Tried:
@@ -76,7 +79,7 @@ def search(count: int, loss: Callable[[tuple[int, ...]], float]) -> list[Tried]:
     steps = [best_of([tuple(int(k == i) for k in range(count)) for i in range(count)])]
     while sum(steps[-1].counts) < MOST_SERVINGS and (more := with_one_more(steps[-1].counts)):
         step = best_of(more)
-        if step.nll >= steps[-1].nll:
+        if step.nll > steps[-1].nll - LEAST_GAIN:
             break
         steps.append(step)
     return steps
