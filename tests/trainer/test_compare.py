@@ -24,6 +24,7 @@ from trainer.predictions import Predictions, save_predictions
 DISTILLATION = (
     "student_ce-more", "student_ce-64/predictions.npz", "student_ce-long",
     "ensemble_two_students/predictions.npz", "student_kd-more", "student_dkd-more",
+    "student_soup",
 )  # fmt: skip
 """As docs/study/README.md has them: the control first."""
 
