@@ -88,13 +88,17 @@ def search(count: int, loss: Callable[[tuple[int, ...]], float]) -> list[Tried]:
 def check_alike(ingredients: Sequence[Trained]) -> None:
     """Raise `UserError` unless all are of one network and see the same input."""
     first = ingredients[0]
+    # What neither the weights nor the faces of a data set depend on may differ.
+    aside = {
+        "network": {"checkpoint_blocks", "dropout", "pretrained"},
+        "input": {"crop"},
+    }
     for other in ingredients[1:]:
         for what, mine, its in (
             ("network", first.config.model, other.config.model),
             ("input", first.config.input, other.config.input),
         ):
-            skipped = {"checkpoint_blocks", "dropout", "pretrained"} if what == "network" else None
-            if mine.model_dump(exclude=skipped) != its.model_dump(exclude=skipped):
+            if mine.model_dump(exclude=aside[what]) != its.model_dump(exclude=aside[what]):
                 raise UserError(
                     f"{other.file}: another {what} than {first.file}; only checkpoints of one "
                     "network and input have a mean"

@@ -13,6 +13,7 @@ from hypothesis import strategies as st
 
 from contract.bundle import open_bundle
 from contract.errors import UserError
+from contract.faces import CropGeometry
 from contract.manifest import read_manifest
 from tests.trainer.teachers import COLOUR, GREY, teacher, two_sources
 from trainer.checkpoint import open_trained, save_weights
@@ -147,6 +148,16 @@ def test_networks_that_differ_have_no_mean(copied: Path) -> None:
     with pytest.raises(UserError, match=r"another (network|input) than"):
         soup(copied, runs=("plain", "cosine"))
     assert not (copied / "runs/soup").exists()
+
+
+def test_a_crop_that_was_measured_anew_is_no_other_input(copied: Path) -> None:
+    near = open_trained(copied / "runs/near")
+    face = near.config.input.model_copy(
+        update={"crop": {"yunet": CropGeometry(scale=1.0, shift_x=0.01, shift_y=0.0)}}
+    )
+    config = near.config.model_copy(update={"input": face})
+    save_weights(near.file, near.model, {**near.about, "config": config.model_dump_json()})
+    assert soup(copied, "--weights", "equal").is_dir()
 
 
 def test_a_run_that_is_there_is_kept(copied: Path) -> None:
