@@ -15,7 +15,6 @@ from pathlib import Path
 
 import numpy as np
 import torch
-from numpy.typing import NDArray
 from timm.utils import ModelEmaV3
 from torch import Tensor, nn
 from torch.nn.parallel import DistributedDataParallel
@@ -33,6 +32,7 @@ from trainer.figures import MINORITY
 from trainer.history import History, peak_memory_mb
 from trainer.monitor import warnings
 from trainer.predict import predict
+from trainer.reliability import temperature_or_one
 from trainer.schedules import epoch_order, learning_rate, training_size
 from trainer.tasks import Batch, Task
 
@@ -55,14 +55,6 @@ def _decay_groups(model: nn.Module, decay: float) -> list[dict[str, object]]:
     weights = [p for p in model.parameters() if p.ndim > 1]
     rest = [p for p in model.parameters() if p.ndim <= 1]
     return [{"params": weights, "weight_decay": decay}, {"params": rest, "weight_decay": 0.0}]
-
-
-def _temperature(logits: NDArray[np.float64], labels: NDArray[np.int64]) -> float:
-    """The temperature that suits logits `N×7`, 1 where no finite one does."""
-    try:
-        return metrics.fit_temperature(logits, labels)
-    except ValueError:  # every row of a small or easy split may be right
-        return 1.0
 
 
 class Trainer:
@@ -242,7 +234,7 @@ class Trainer:
         return {
             "calib_nll": metrics.nll(truth, p),
             "calib_nll_scaled": metrics.nll(
-                truth, metrics.softmax(logits, _temperature(logits, truth))
+                truth, metrics.softmax(logits, temperature_or_one(logits, truth))
             ),
             "calib_accuracy": metrics.accuracy(truth, guess),
             "calib_macro_f1": float(f1.mean()),

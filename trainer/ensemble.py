@@ -4,7 +4,6 @@ An ensemble's folder holds `ensemble.json` (all that is needed to run it again),
 every teacher and of the whole in `ensemble_metrics.json`, and `predictions.npz` like a run's.
 """
 
-import contextlib
 import json
 import os
 from collections.abc import Sequence
@@ -33,6 +32,7 @@ from trainer.distributed import is_main, main_first, sharded, wait_for_all, worl
 from trainer.fusion import Fusion, fuse, search_weights
 from trainer.predict import pixels
 from trainer.predictions import Predictions, save_predictions
+from trainer.reliability import temperature_or_one
 
 SCHEMA_VERSION = 1
 ENSEMBLE_FILE = "ensemble.json"
@@ -165,13 +165,6 @@ def _teacher_logits(
         return sharded(len(rows), BATCH, compute, device)["logits"]
 
 
-def _fitted(logits: Tensor, labels: NDArray[np.int64]) -> float:
-    """The temperature of logits on calib; 1 where every row is right and none suits."""
-    with contextlib.suppress(ValueError):
-        return metrics.fit_temperature(logits.numpy(), labels)
-    return 1.0
-
-
 def measured_rows(
     name: str, logits: NDArray[np.float32], temperature: float, manifest: Manifest, protocol: str
 ) -> list[dict[str, Any]]:
@@ -300,12 +293,12 @@ def make_ensemble(
         _teacher_logits(trained, name, faces_of(manifest, trained), rows, device)
         for name, trained in zip(names, teachers, strict=True)
     ]
-    own = [_fitted(z[calib], labels[calib]) for z in logits]
+    own = [temperature_or_one(z[calib].numpy(), labels[calib]) for z in logits]
     divided = own if choices.temperatures == "fitted" else [1.0] * len(own)
     scaled = torch.stack([z / t for z, t in zip(logits, divided, strict=True)])
     weights, told = _weights(choices, scaled[:, calib], labels[calib])
     fused = fuse(scaled, weights, choices.fusion)
-    temperature = _fitted(fused[calib], labels[calib])
+    temperature = temperature_or_one(fused[calib].numpy(), labels[calib])
     info = EnsembleInfo(
         schema_version=SCHEMA_VERSION,
         expressions=list(EXPRESSIONS),

@@ -74,6 +74,17 @@ def one_temperature(temperature: float) -> Correction:
     return Correction((temperature,) * CLASSES)
 
 
+def temperature_or_one(logits: ArrayLike, labels: Ints) -> float:
+    """The temperature of logits `N×7` by NLL; 1 where every row is right and no finite one suits.
+
+    A small or easy split may be so, and that must not end a run.
+    """
+    try:
+        return metrics.fit_temperature(logits, labels)
+    except ValueError:
+        return 1.0
+
+
 def class_temperatures(logits: ArrayLike, labels: Ints) -> tuple[float, ...]:
     """T_c > 0 that minimise the NLL of softmax(z_c / T_c), found by L-BFGS over log T_c.
 

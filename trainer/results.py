@@ -6,7 +6,6 @@ import numpy as np
 import torch
 from torch import Tensor
 
-from contract import metrics
 from contract.files import write_json_atomic
 from contract.manifest import Manifest
 from trainer.checkpoint import Trained
@@ -16,6 +15,7 @@ from trainer.figures import run_metrics
 from trainer.plots import plot_run
 from trainer.predict import predict
 from trainer.predictions import Predictions, save_predictions
+from trainer.reliability import temperature_or_one
 
 
 def _predictions(
@@ -27,17 +27,13 @@ def _predictions(
     logits = predict(trained.model, faces, rows=torch.tensor(chosen), device=device).numpy()
     labels = manifest.labels()[chosen]
     calib = np.array([row.split == "calib" for row in rows])
-    try:
-        temperature = metrics.fit_temperature(logits[calib], labels[calib])
-    except ValueError:  # every row of a small or easy calib split may be right
-        temperature = 1.0
     return Predictions(
         paths=[row.path for row in rows],
         sources=[row.source for row in rows],
         splits=[row.split for row in rows],
         labels=labels,
         logits=logits,
-        temperature=temperature,
+        temperature=temperature_or_one(logits[calib], labels[calib]),
         manifest_sha256=manifest.sha256,
         protocol=trained.config.protocol,
         name=name,

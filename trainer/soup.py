@@ -22,6 +22,7 @@ from contract.provenance import commit_of_this_project
 from trainer.checkpoint import Trained, open_trained, save_weights
 from trainer.data.cache import packed_faces
 from trainer.predict import predict
+from trainer.reliability import temperature_or_one
 
 MOST_SERVINGS = 10
 LEAST_GAIN = 5e-4
@@ -129,10 +130,7 @@ def make_soup(
     def loss(counts: Sequence[float]) -> float:
         model.load_state_dict(mix(states, counts))
         logits = predict(model, faces).numpy()
-        try:
-            temperature = metrics.fit_temperature(logits, labels)
-        except ValueError:  # every row of a small or easy split may be right
-            temperature = 1.0
+        temperature = temperature_or_one(logits, labels)
         return metrics.nll(labels, metrics.softmax(logits, temperature))
 
     steps: list[Tried] = []
