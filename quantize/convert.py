@@ -8,6 +8,7 @@ from pathlib import Path
 from typing import Any
 
 import numpy as np
+from numpy.typing import NDArray
 
 from contract.bundle import Artifact, Bundle, artifact_of, write_bundle
 from contract.errors import UserError
@@ -103,24 +104,27 @@ def _with(bundle: Bundle, **changes: Any) -> Bundle:
     return Bundle(bundle.folder, bundle.info.model_copy(update=changes), bundle.sha256)
 
 
-def _confidences(source: Bundle, ranges: Part, found: Sequence[Searched]) -> Confidences:
-    """Temperature and thresholds of the INT8 model, for all its artifacts together.
+def _confidences(
+    source: Bundle, parts: Sequence[Part], answers: Sequence[NDArray[np.float32]]
+) -> Confidences:
+    """Temperature and thresholds of the INT8 model from each artifact's logits of these parts.
 
-    A bundle has one temperature, so it is fitted on what all of them say of the ranges part; but
-    only if all of that is calib rows: val only reports. Else the float bundle's values stay.
+    A bundle has one temperature, so it is fitted on what all artifacts say, the first one's
+    thresholds are taken; but only if all rows are calib rows: val only reports. Else the float
+    bundle's values stay.
     """
-    logits = np.concatenate([each.best.ranges_logits for each in found])
-    labels = np.concatenate([ranges.labels] * len(found))
+    labels = np.concatenate([part.labels for part in parts])
     kept = source.info.temperature
-    if ranges.splits != ("calib",):
+    if any(part.splits != ("calib",) for part in parts):
         temperature, told = (
             kept,
             "the float bundle's, and so are its thresholds: --calib is not all calib rows",
         )
     else:
-        temperature, told = confidences.temperature_of(logits, labels, kept)
-    first = found[0].best.ranges_logits
-    return confidences.fit(first, ranges.labels, temperature, told, source.info.abstain_threshold)
+        temperature, told = confidences.temperature_of(
+            np.concatenate(answers), np.tile(labels, len(answers)), kept
+        )
+    return confidences.fit(answers[0], labels, temperature, told, source.info.abstain_threshold)
 
 
 def _judged(found: Sequence[Searched], setting: Setting, temperature: float) -> list[Judged]:
@@ -214,7 +218,7 @@ def _draft(setting: Setting, found: Sequence[Searched], fitted: Confidences) -> 
         "temperature": fitted.temperature,
     }
     # Thresholds too are fitted on calib rows or not at all.
-    if setting.ranges.splits == ("calib",):
+    if setting.ranges.splits == setting.gate.splits == ("calib",):
         changes["abstain_threshold"] = fitted.abstain_threshold
         changes["class_thresholds"] = fitted.class_thresholds
     return _with(setting.draft, **changes)
@@ -264,11 +268,17 @@ def _write(
 
 def _quantize(setting: Setting, manifest: Manifest, out: Path, options: Options) -> Report:
     found = [search(backend, setting) for backend in backends_of(options.target)]
-    fitted = _confidences(setting.source, setting.ranges, found)
-    judged = _judged(found, setting, fitted.temperature)
+    bests = [each.best for each in found]
+    held_out = _confidences(setting.source, [setting.ranges], [b.ranges_logits for b in bests])
+    judged = _judged(found, setting, held_out.temperature)
     for each in judged:
         print(f"{each.file} on {each.backend}:\n{each.gate.table()}")
     _require_passed(judged)
+    # Judged on rows they were not fitted on; served are those of all rows, twice as many.
+    fitted = _confidences(
+        setting.source, [setting.ranges, setting.gate],
+        [np.concatenate([b.ranges_logits, b.gate_logits]) for b in bests],
+    )  # fmt: skip
     draft = _draft(setting, found, fitted)
     session = open_session(draft, draft.info.artifacts[0], found[0].backend, options.threads)
     reported = _reported(draft, session, options)
@@ -287,7 +297,7 @@ def _quantize(setting: Setting, manifest: Manifest, out: Path, options: Options)
         candidates=tuple(each for one in found for each in one.tried),
         artifacts=tuple(judged),
         confidences=fitted,
-        shown=confidences.measure(fitted, found[0].best.gate_logits, setting.gate.labels),
+        shown=confidences.measure(held_out, bests[0].gate_logits, setting.gate.labels),
         golden_errors=errors,
         portability=checked,
         machine=_machine(options.threads),

@@ -84,7 +84,11 @@ class Portability:
 
 @dataclass(frozen=True)
 class Report:
-    """Everything. `source` is the float bundle's name and hash; `shown` is of the gate's rows."""
+    """Everything. `source` is the float bundle's name and hash.
+
+    `confidences` are served, fitted on all rows; `shown` is what those fitted on the rows for
+    ranges alone do on the gate's.
+    """
 
     source: dict[str, str]
     manifest_sha256: str
@@ -199,8 +203,9 @@ def _confidences(report: Report) -> list[str]:
     return [
         "## Confidences",
         "",
-        f"Fitted on {fitted.n} rows, reported on the gate's {shown.n}; single images, without the "
-        "averaging over time. "
+        f"Fitted on {fitted.n} rows, those for ranges and the gate's together, since the gate had "
+        f"passed with what the rows for ranges alone give. Columns and figures of the gate's "
+        f"{shown.n} rows are of that. Single images, without the averaging over time. "
         f"Temperature {fitted.temperature:.3f}, {fitted.temperature_from}. Abstention threshold "
         f"{fitted.abstain_threshold:.3f}: the target, an accuracy of {options.accuracy_target:g} "
         f"of what is answered, is {reached} on the rows it was fitted on. Class thresholds "
@@ -243,7 +248,7 @@ def markdown(report: Report) -> str:
         "",
         f"- float bundle `{report.source['sha256']}`",
         f"- manifest `{report.manifest_sha256}`, divided by seed {report.division_seed}",
-        _rows_line("ranges, temperature, thresholds", report.ranges),
+        _rows_line("ranges", report.ranges),
         _rows_line("search and gate", report.gate),
         *(f"- {key}: {value}" for key, value in report.machine.items()),
         "",

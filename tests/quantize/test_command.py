@@ -181,7 +181,7 @@ def test_a_failed_gate_writes_nothing_and_says_which_bound(
     assert "beyond the bound of ≥ 100.50 % (--min-agreement)" in line
 
 
-def test_temperature_is_fitted_on_calib_rows_only(
+def test_temperature_served_is_of_all_calib_rows_and_the_one_judged_of_half(
     project: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.chdir(project)
@@ -196,17 +196,27 @@ def test_temperature_is_fitted_on_calib_rows_only(
     confidences = bundle.info.provenance.detail["quantize"]["confidences"]
     assert "val only reports" not in confidences["temperature_from"]
     manifest = read_manifest(project / "noisy.csv")
-    part = divide(manifest.rows, 0).ranges
-    faces, labels = load_faces(manifest, part, bundle.info.input, "test"), manifest.labels()
+    every = range(len(manifest.rows))
+    faces, labels = load_faces(manifest, every, bundle.info.input, "test"), manifest.labels()
     logits = []
     backends: tuple[Backend, ...] = ("openvino", "onnxruntime")
     for artifact, backend in zip(bundle.info.artifacts, backends, strict=False):
         session = open_session(bundle, artifact, backend, threads=1)
         logits.append(session.run(faces))
         session.close()
-    expected = fit_temperature(np.concatenate(logits), np.tile(labels[list(part)], 2))
+    expected = fit_temperature(np.concatenate(logits), np.tile(labels, 2))
     assert bundle.info.temperature == pytest.approx(expected, rel=1e-3)
     assert bundle.info.temperature == confidences["temperature"]
+    assert confidences["n"] == len(labels)
+    # The gate judged what had not seen its rows.
+    ranges = list(divide(manifest.rows, 0).ranges)
+    held_out = fit_temperature(
+        np.concatenate([each[ranges] for each in logits]), np.tile(labels[ranges], 2)
+    )
+    report = json.loads((project / "bundles/fitted/report.json").read_text())
+    judged = [each["gate"]["int8"]["temperature"] for each in report["artifacts"]]
+    assert judged == pytest.approx([held_out] * 2, rel=1e-3)
+    assert held_out != pytest.approx(expected, rel=1e-3)
 
 
 def test_every_candidate_is_tried_and_a_waiver_is_recorded(
