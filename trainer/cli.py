@@ -18,6 +18,7 @@ COMMANDS = {
     "data": "import, clean, validate, split, merge or count data",
     "ensemble": "weigh teachers against each other",
     "soup": "average the weights of related checkpoints into one network",
+    "restore": "weights to go on from, out of a bundle",
     "softlabels": "write down what an ensemble says of every training face",
     "evaluate": "measure checkpoints and bundles on manifests",
     "compare": "runs side by side, with paired tests",
