@@ -21,6 +21,7 @@ RESULTS = Path(__file__).parent
 BUNDLE = RESULTS.parent / "edge" / "default_bundle"
 ROWS = {
     "argmax": ("evaluate-val-argmax-int8", "FER+ PublicTest, argmax protocol"),
+    "openvino": ("evaluate-val-argmax-int8-openvino", "the same on OpenVINO"),
     "strict": ("evaluate-val-strict-int8", "FER+ PublicTest, strict protocol"),
     "muxspace": ("evaluate-muxspace-val-int8", "muxspace val, single labels"),
 }
@@ -135,8 +136,10 @@ def page() -> str:
         [
             "# How good the built-in model is",
             "",
-            f"`{bundle.info.name}`, its INT8 artifact on {found['argmax']['backend']}, one crop. "
-            "What it is, what it was trained on and what it is for is in its "
+            f"`{bundle.info.name}`, its INT8 artifacts, one crop. Figures are of "
+            f"{found['argmax']['backend']}, the faster of the two on the CPU they were measured "
+            "on; another box may choose OpenVINO, which has a column of its own. What it is, what "
+            "it was trained on and what it is for is in its "
             "[card](../edge/default_bundle/model_card.md). In brackets: 95 % intervals of the "
             "bootstrap over images, which do not cover another training seed.",
             "",
