@@ -41,6 +41,10 @@ COMBINATIONS = (
 )
 """Both methods together, NL alone, NegL alone."""
 
+DIGITS = 12
+"""Significant digits of a stored figure: sums differ after them from one CPU's instructions to
+another's, and the same runs must give the same file."""
+
 _STYLE = """\
 body { font: 15px/1.5 system-ui, sans-serif; max-width: 75rem; margin: 2rem auto; padding: 0 1rem }
 table { border-collapse: collapse; margin: 1rem 0; font-size: 13px }
@@ -298,15 +302,19 @@ def write_report(study: Study, out: Path, command: str) -> list[PhaseVerdict]:
     stored = {
         "title": study.title, "split": study.split, "protocol": p.protocol, "n": len(p),
         "manifest_sha256": p.manifest_sha256, "unfinished": list(study.unfinished),
-        "figures": _finite(found), "verdicts": [as_json(each) for each in verdicts],
+        "figures": found, "verdicts": [as_json(each) for each in verdicts],
         "command": command,
     }  # fmt: skip
-    write_json_atomic(out / "study.json", stored)
+    write_json_atomic(out / "study.json", _finite(stored))
     return verdicts
 
 
 def _finite(value: Any) -> Any:
-    """JSON values: NaN becomes null, keys become strings."""
+    """JSON values: NaN becomes null, keys strings, numbers end where CPUs begin to disagree."""
     if isinstance(value, dict):
         return {str(key): _finite(each) for key, each in value.items()}
-    return None if isinstance(value, float) and not math.isfinite(value) else value
+    if isinstance(value, list | tuple):
+        return [_finite(each) for each in value]
+    if isinstance(value, float):
+        return float(f"{value:.{DIGITS}g}") if math.isfinite(value) else None
+    return value

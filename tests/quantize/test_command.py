@@ -125,7 +125,8 @@ def test_the_bundle_holds_int8_first_and_float_last(
     checked = {each["artifact"]: each for each in report["portability"]}
     assert set(checked) == {"student_int8.xml", "student_int8.onnx"}
     assert checked["student_int8.onnx"]["status"] == "skipped"
-    assert "qemu-user-static" in checked["student_int8.onnx"]["detail"]
+    why = checked["student_int8.onnx"]["detail"]
+    assert "qemu-user-static" in why or "this CPU has no VNNI itself" in why
 
 
 def test_the_reported_accuracy_is_that_of_the_files(
@@ -157,7 +158,7 @@ def test_the_bundle_is_served_and_another_model_in_its_place_falls_back(
     assert all(a.golden_error is not None for a in chosen.attempts if a.status != "unavailable")
     shutil.copytree(bundle.folder, tmp_path / "copy")
     (tmp_path / "other.onnx").write_bytes(
-        tiny_graph(bundle.info.input, scale=0.3).SerializeToString()
+        tiny_graph(bundle.info.input, scale=-1.0).SerializeToString()
     )
     another = ov.Core().read_model(tmp_path / "other.onnx")
     ov.save_model(another, tmp_path / "copy/student_int8.xml")

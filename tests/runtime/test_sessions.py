@@ -4,6 +4,7 @@ import glob
 import subprocess
 import sys
 import time
+from ctypes.util import find_library
 from pathlib import Path
 
 import numpy as np
@@ -202,5 +203,7 @@ def test_plugins_of_devices_without_a_node_stay_out_of_memory_and_none_is_missed
         command = [sys.executable, "-c", DEVICES, *node]
         return subprocess.run(command, check=True, capture_output=True, text=True).stdout.strip()
 
+    if find_library("OpenCL") is None:
+        pytest.skip("without libOpenCL.so.1 OpenVINO cannot load its GPU plugin anyway")
     assert plugin_was_loaded("/dev/null") == "True"  # As if that were a GPU's.
     assert plugin_was_loaded() == str(any(map(glob.glob, ACCELERATOR_NODES)))
