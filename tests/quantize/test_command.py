@@ -157,12 +157,13 @@ def test_the_bundle_is_served_and_another_model_in_its_place_falls_back(
     assert not chosen.notes
     assert all(a.golden_error is not None for a in chosen.attempts if a.status != "unavailable")
     shutil.copytree(bundle.folder, tmp_path / "copy")
-    (tmp_path / "other.onnx").write_bytes(
-        tiny_graph(bundle.info.input, scale=-1.0).SerializeToString()
-    )
-    another = ov.Core().read_model(tmp_path / "other.onnx")
+    # ONNX Runtime's tolerance is wider on a CPU without VNNI, so its stranger is a plainer one.
+    for name, scale in (("near.onnx", 0.3), ("far.onnx", -1.0)):
+        graph = tiny_graph(bundle.info.input, scale=scale)
+        (tmp_path / name).write_bytes(graph.SerializeToString())
+    another = ov.Core().read_model(tmp_path / "near.onnx")
     ov.save_model(another, tmp_path / "copy/student_int8.xml")
-    shutil.copy(tmp_path / "other.onnx", tmp_path / "copy/student_int8.onnx")
+    shutil.copy(tmp_path / "far.onnx", tmp_path / "copy/student_int8.onnx")
     fallen_back = choose(rehash(tmp_path / "copy"), threads=1)
     fallen_back.session.close()
     assert fallen_back.artifact.precision == "fp16"
