@@ -108,7 +108,7 @@ class Shown:
 def temperature_of(logits: NDArray[np.float32], labels: Ints, kept: float) -> tuple[float, str]:
     """The temperature fitted on these rows, or `kept` where they have none, and which it was."""
     try:
-        return fit_temperature(logits, labels), f"fitted on {len(labels)} rows"
+        return fit_temperature(logits, labels), f"fitted on {len(labels)} answers"
     except ValueError as error:
         return kept, f"the float bundle's: {error}"
 

@@ -71,6 +71,7 @@ class AugmentConfig(_Section):
     brightness: float = Field(0.12, ge=0, le=1, description="Largest offset, share of full scale.")
     contrast: float = Field(1.4, ge=1, le=4, description="Largest contrast factor, up or down.")
     side_light: float = Field(0.3, ge=0, le=1, description="Strongest ramp of light across.")
+    dim: float = Field(0.0, ge=0, le=1, description="Probability of a dim room's light.")
     blur: float = Field(0.1, ge=0, le=1, description="Probability of a lower-resolution look.")
     noise: float = Field(6.0, ge=0, le=64, description="Largest noise, standard deviation of 255.")
     erase: float = Field(0.15, ge=0, le=1, description="Probability of a covered rectangle.")

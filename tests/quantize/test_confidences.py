@@ -223,6 +223,6 @@ def test_the_temperature_is_kept_where_none_can_be_fitted() -> None:
     logits, labels = some(1)
     fitted, told = temperature_of(2 * logits, labels, 9.0)
     assert fitted == pytest.approx(2 * temperature_of(logits, labels, 9.0)[0], rel=1e-4)
-    assert told == "fitted on 300 rows"
+    assert told == "fitted on 300 answers"
     kept, why = temperature_of(*rows((0, 0.9, 0), (1, 0.8, 1)), kept=0.7)
     assert kept == 0.7 and why.startswith("the float bundle's: no finite temperature")

@@ -40,7 +40,7 @@ def make_report(**changes: Any) -> Report:
         labels, Answers(logits, 1.1), Answers(moved, 1.1), 6_000_000, None,
         waive=frozenset({"size"}),
     )  # fmt: skip
-    fitted = confidences.fit(moved, labels, 1.1, "fitted on 900 rows", 0.4)
+    fitted = confidences.fit(moved, labels, 1.1, "fitted on 900 answers", 0.4)
     made = {
         "source": {"name": "student", "sha256": "a" * 64},
         "manifest_sha256": "b" * 64,
