@@ -55,6 +55,10 @@ class FaceInput(BaseModel):
     clahe: bool = Field(False, description="Equalise the luminance locally before resizing.")
     clahe_clip: float = Field(2.0, gt=0, le=40, description="OpenCV's clip limit for CLAHE.")
     clahe_grid: int = Field(8, ge=1, le=32, description="CLAHE tiles per side.")
+    brighten_to: float = Field(
+        0.0, ge=0, le=255,
+        description="A face darker than this on average is brightened to it; 0: never.",
+    )  # fmt: skip
     crop: dict[str, CropGeometry] = Field(
         default_factory=dict, description="Box → square mapping by detector (yunet, haar)."
     )
@@ -115,11 +119,19 @@ def _equalise(image: Image, face: FaceInput) -> Image:
     return np.asarray(cv2.cvtColor(lab, cv2.COLOR_LAB2BGR), np.uint8)
 
 
+def _brightened(image: Image, least: float) -> Image:
+    """The image, or the image times what lifts its mean to `least`, clipped at white."""
+    mean = float(image.mean())
+    if not 0 < mean < least:
+        return image
+    return np.asarray(cv2.convertScaleAbs(image, alpha=least / mean), np.uint8)
+
+
 def prepare_face(image: Image, face: FaceInput) -> Image:
     """An image that is the face → the model's input, `size×size×{1|3}` uint8 (rgb order).
 
     A non-square image is stretched. Shrinking averages areas, so no fine detail aliases; growing is
-    bilinear.
+    bilinear. A dark face is brightened last, when its noise has been averaged as well.
     """
     if face.colour == "grey" and image.ndim == 3:
         image = np.asarray(cv2.cvtColor(image, cv2.COLOR_BGR2GRAY), np.uint8)
@@ -130,6 +142,7 @@ def prepare_face(image: Image, face: FaceInput) -> Image:
         shrinks = image.shape[0] >= face.size and image.shape[1] >= face.size
         method = cv2.INTER_AREA if shrinks else cv2.INTER_LINEAR
         image = np.asarray(cv2.resize(image, size, interpolation=method), np.uint8)
+    image = _brightened(image, face.brighten_to)
     if face.colour == "grey":
         return image[..., None]
     if image.ndim == 2:

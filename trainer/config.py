@@ -71,7 +71,6 @@ class AugmentConfig(_Section):
     brightness: float = Field(0.12, ge=0, le=1, description="Largest offset, share of full scale.")
     contrast: float = Field(1.4, ge=1, le=4, description="Largest contrast factor, up or down.")
     side_light: float = Field(0.3, ge=0, le=1, description="Strongest ramp of light across.")
-    dim: float = Field(0.0, ge=0, le=1, description="Probability of a dim room's light.")
     blur: float = Field(0.1, ge=0, le=1, description="Probability of a lower-resolution look.")
     noise: float = Field(6.0, ge=0, le=64, description="Largest noise, standard deviation of 255.")
     erase: float = Field(0.15, ge=0, le=1, description="Probability of a covered rectangle.")
@@ -180,6 +179,11 @@ class OptimConfig(_Section):
     size_schedule: tuple[SizeStep, ...] = Field(
         (), description="Progressive resizing (EfficientNetV2, 2104.00298); the last is the input."
     )
+
+
+PREPARATION = frozenset(FaceInput.model_fields) - {"size", "colour"}
+"""What of the input does not change the shape of what the network gets: weights can go on with it
+otherwise than they were trained."""
 
 
 class TrainConfig(_Section):

@@ -22,7 +22,7 @@ from contract.manifest import Manifest, read_manifest
 from contract.provenance import commit_of_this_project
 from trainer.backbones import NormalisedClassifier, build, recompute
 from trainer.checkpoint import Trained, load_weights, open_trained
-from trainer.config import TrainConfig
+from trainer.config import PREPARATION, TrainConfig
 from trainer.data.cache import packed_faces
 from trainer.device import Device, pick_device
 from trainer.distributed import is_main, main_first, process_group, wait_for_all, world
@@ -122,8 +122,9 @@ def _value(config: TrainConfig, key: str) -> object:
 def _inherit(config: TrainConfig, start: Trained, asked: Collection[str]) -> TrainConfig:
     """The config with the network and the input of the weights it starts from.
 
-    Raises `UserError` where a phase that goes on from another, or a key in `asked`, wants something
-    else: the weights decide, and what was asked for must not be ignored.
+    How faces are prepared may be asked for otherwise. Raises `UserError` where a phase that goes on
+    from another, or a key in `asked`, wants something else: the weights decide, and what was asked
+    for must not be ignored.
     """
     trained = start.config.input.size
     if config.start.phase and config.start.checkpoint is None and config.input.size != trained:
@@ -133,11 +134,15 @@ def _inherit(config: TrainConfig, start: Trained, asked: Collection[str]) -> Tra
         )
     blocks = {"checkpoint_blocks": config.model.checkpoint_blocks}
     model = start.config.model.model_copy(update=blocks)
-    inherited = config.model_copy(update={"model": model, "input": start.config.input})
-    for key in asked:
-        if key.split(".")[0] in ("model", "input") and _value(config, key) != _value(
-            inherited, key
-        ):
+    parts = {key: key.split(".") for key in asked}
+    sections = {part[1] for part in parts.values() if part[0] == "input" and len(part) > 1}
+    prepared = {section: getattr(config.input, section) for section in sections & PREPARATION}
+    seen = start.config.input.model_copy(update=prepared)
+    inherited = config.model_copy(update={"model": model, "input": seen})
+    for key, part in parts.items():
+        if part[0] not in ("model", "input") or part[1] in prepared:
+            continue
+        if _value(config, key) != _value(inherited, key):
             raise UserError(
                 f"{key} = {_value(config, key)}: {start.file}, which the phase starts from, has "
                 f"{_value(inherited, key)}; leave {key} out, or start from weights made with it"

@@ -12,6 +12,7 @@ from pathlib import Path
 
 import numpy as np
 import torch
+from pydantic import ValidationError
 from torch import Tensor
 
 from contract import metrics
@@ -19,8 +20,11 @@ from contract.errors import UserError
 from contract.files import write_json_atomic
 from contract.manifest import Manifest
 from contract.provenance import commit_of_this_project
+from contract.validation import explain
 from trainer.checkpoint import Trained, open_trained, save_weights
+from trainer.config import PREPARATION, TrainConfig
 from trainer.data.cache import packed_faces
+from trainer.phase_files import override
 from trainer.predict import predict
 from trainer.reliability import temperature_or_one
 
@@ -86,43 +90,63 @@ def search(count: int, loss: Callable[[tuple[int, ...]], float]) -> list[Tried]:
     return steps
 
 
-def check_alike(ingredients: Sequence[Trained]) -> None:
+def check_alike(files: Sequence[Path], configs: Sequence[TrainConfig]) -> None:
     """Raise `UserError` unless all are of one network and see the same input."""
-    first = ingredients[0]
+    first = configs[0]
     # What neither the weights nor the faces of a data set depend on may differ.
     aside = {
         "network": {"checkpoint_blocks", "dropout", "pretrained"},
         "input": {"crop"},
     }
-    for other in ingredients[1:]:
+    for file, other in zip(files[1:], configs[1:], strict=True):
         for what, mine, its in (
-            ("network", first.config.model, other.config.model),
-            ("input", first.config.input, other.config.input),
+            ("network", first.model, other.model),
+            ("input", first.input, other.input),
         ):
             if mine.model_dump(exclude=aside[what]) != its.model_dump(exclude=aside[what]):
                 raise UserError(
-                    f"{other.file}: another {what} than {first.file}; only checkpoints of one "
+                    f"{file}: another {what} than {files[0]}; only checkpoints of one "
                     "network and input have a mean"
                 )
 
 
+def prepared(config: TrainConfig, sets: Sequence[str]) -> TrainConfig:
+    """The config with `key=value` overrides of how faces are prepared.
+
+    Raises `UserError` for any other key, and for a wrong value.
+    """
+    content = config.model_dump(mode="json")
+    for assignment in sets:
+        key = assignment.partition("=")[0].strip().split(".")
+        if len(key) < 2 or key[0] != "input" or key[1] not in PREPARATION:
+            known = " ".join(f"input.{name}" for name in sorted(PREPARATION))
+            raise UserError(f"--set {assignment}: of a soup only these can be set: {known}")
+        override(content, assignment)
+    try:
+        return TrainConfig.model_validate(content)
+    except ValidationError as error:
+        raise explain(error, TrainConfig, "--set") from None
+
+
 def make_soup(
     ingredients: Sequence[Trained], names: Sequence[str], manifest: Manifest, folder: Path,
-    weights: Sequence[float] | None,
+    weights: Sequence[float] | None, sets: Sequence[str] = (),
 ) -> tuple[Trained, list[Tried]]:  # fmt: skip
     """The soup as a run folder's best checkpoint, opened again, and the steps of the search.
 
     Without `weights` they are searched on `calib`. Its config is that of the checkpoint with the
-    largest share. Raises `UserError` where checkpoints do not go together, the manifest has no
-    calib rows, or the folder holds something else.
+    largest share, with the `key=value` of `sets` for how faces are prepared. Raises `UserError`
+    where checkpoints do not go together, the manifest has no calib rows, a key is another's, or the
+    folder holds something else.
     """
-    check_alike(ingredients)
+    configs = [prepared(each.config, sets) for each in ingredients]
+    check_alike([each.file for each in ingredients], configs)
     if (folder / "checkpoints").exists():
         raise UserError(f"{folder} holds a run already; name another with --out")
     calib = np.array([row.split == "calib" for row in manifest.rows])
     if not calib.any():
         raise UserError(f"{manifest.file}: no rows of split 'calib' to weigh checkpoints on")
-    faces = torch.from_numpy(packed_faces(manifest, ingredients[0].config.input)[calib])
+    faces = torch.from_numpy(packed_faces(manifest, configs[0].input)[calib])
     labels = manifest.labels()[calib]
     states = [{k: v.clone() for k, v in each.model.state_dict().items()} for each in ingredients]
     model = ingredients[0].model
@@ -140,10 +164,10 @@ def make_soup(
         chosen = steps[-1].counts
     shares = [weight / sum(chosen) for weight in chosen]
     model.load_state_dict(mix(states, chosen))
-    largest = ingredients[int(np.argmax(shares))]
+    most = int(np.argmax(shares))
     about = {
-        **{key: value for key, value in largest.about.items() if key != "config"},
-        "config": largest.config.model_dump_json(),
+        **{key: value for key, value in ingredients[most].about.items() if key != "config"},
+        "config": configs[most].model_dump_json(),
         "commit": commit_of_this_project(),
         "soup": json.dumps(
             [
@@ -155,6 +179,6 @@ def make_soup(
     }
     file = folder / "checkpoints" / "best.safetensors"
     save_weights(file, model, about)
-    config = {**largest.config.model_dump(mode="json"), "soup": json.loads(about["soup"])}
+    config = {**configs[most].model_dump(mode="json"), "soup": json.loads(about["soup"])}
     write_json_atomic(folder / "config.json", config)
     return open_trained(folder), steps

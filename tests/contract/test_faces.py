@@ -137,6 +137,30 @@ def test_clahe_brings_out_a_dark_face(channels: int) -> None:
     assert equalised.std() > 1.5 * plain.std()
 
 
+@pytest.mark.parametrize("channels", [1, 3])
+def test_a_dark_face_is_brightened_to_the_mean_asked_for(channels: int) -> None:
+    dark = (picture(64, 64, channels) // 8 + 5).astype(np.uint8)
+    face = FaceInput(size=32, colour="grey" if channels == 1 else "rgb")
+    plain = prepare_face(dark, face).astype(float)
+    bright = prepare_face(dark, face.model_copy(update={"brighten_to": 90.0}))
+    assert abs(bright.mean() - 90) < 1
+    np.testing.assert_allclose(bright, plain * 90 / plain.mean(), atol=0.6 + 90 / plain.mean() / 2)
+
+
+@given(st.floats(0, 255), st.integers(0, 255), st.integers(0, 255))
+def test_brightening_leaves_light_enough_and_black_faces_alone(
+    least: float, low: int, high: int
+) -> None:
+    image = np.full((16, 16), min(low, high), np.uint8)
+    image[:8] = max(low, high)
+    made = prepare_face(image, FaceInput(size=16, brighten_to=least))[..., 0]
+    if image.mean() >= least or not image.any():
+        np.testing.assert_array_equal(made, image)
+    else:
+        assert (made >= image).all()
+        assert made.mean() <= least + 0.5
+
+
 def test_clahe_of_a_photo_leaves_its_hue() -> None:
     bgr = np.zeros((64, 64, 3), np.uint8)
     bgr[:] = (40, 60, 120)

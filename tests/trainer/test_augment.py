@@ -5,11 +5,11 @@ import torch
 
 from tests.trainer.tiny import NOTHING
 from trainer.config import AugmentConfig
-from trainer.data.augment import augment, draw, seed_of
+from trainer.data.augment import augment, draw
 
 WILD = AugmentConfig(
     flip=0.5, rotate_deg=90, zoom=2, stretch=2, shift=0.5, brightness=1, contrast=4, side_light=1,
-    blur=1, noise=64, erase=1, dim=1,
+    blur=1, noise=64, erase=1,
 )  # fmt: skip
 
 
@@ -111,27 +111,6 @@ def test_light_from_a_side_is_a_ramp() -> None:
     second = made.diff(dim=1).diff(dim=1).abs().max()
     assert float(second) < 0.01  # straight
     assert float(made.std((1, 2)).max()) > 15
-
-
-def test_a_dim_room_takes_light_from_every_pixel_alike() -> None:
-    images = faces(400, 16)
-    made = changed(images, _only(dim=0.5), size=16)
-    plain = images.permute(0, 3, 1, 2).float()
-    share = made.sum((1, 2, 3)) / plain.sum((1, 2, 3))
-    torch.testing.assert_close(made, plain * share[:, None, None, None], atol=0.05, rtol=0)
-    dim = share < 0.99
-    assert 140 < int(dim.sum()) < 260
-    assert 0.119 < float(share.min()) < 0.14
-    assert 0.6 < float(share[dim].max()) < 0.701
-    assert 0.25 < float(share[dim].median()) < 0.34  # √(0.12 · 0.7) = 0.29
-
-
-def test_draws_of_before_there_was_dim_light_stay_as_they_were() -> None:
-    """Softlabels of views hold only the seed."""
-    generator = torch.Generator().manual_seed(seed_of(5, 7))
-    torch.testing.assert_close(
-        draw(9, 5, 7)[:, :20], torch.rand(9, 20, generator=generator), atol=0, rtol=0
-    )
 
 
 def _spots(count: int = 300) -> torch.Tensor:

@@ -47,14 +47,16 @@ def copied(made: Path, tmp_path: Path) -> Path:
     return tmp_path / "copy"
 
 
-def soup(folder: Path, *flags: str, runs: tuple[str, ...] = ("plain", "near")) -> Path:
-    """Make one of `runs` in `runs/soup`, which is returned."""
+def soup(
+    folder: Path, *flags: str, runs: tuple[str, ...] = ("plain", "near"), out: str = "soup"
+) -> Path:
+    """Make one of `runs` in a run folder, which is returned."""
     paths = [str(folder / "runs" / run) for run in runs]
-    out = folder / "runs/soup"
+    run = folder / "runs" / out
     assert (
-        main([*paths, "--manifest", str(folder / "manifest.csv"), "--out", str(out), *flags]) == 0
+        main([*paths, "--manifest", str(folder / "manifest.csv"), "--out", str(run), *flags]) == 0
     )
-    return out
+    return run
 
 
 @given(
@@ -158,6 +160,23 @@ def test_a_crop_that_was_measured_anew_is_no_other_input(copied: Path) -> None:
     config = near.config.model_copy(update={"input": face})
     save_weights(near.file, near.model, {**near.about, "config": config.model_dump_json()})
     assert soup(copied, "--weights", "equal").is_dir()
+
+
+def test_faces_can_be_prepared_otherwise_than_in_training(copied: Path) -> None:
+    made = soup(copied, "--weights", "equal", "--set", "input.brighten_to=200")
+    assert open_trained(made).config.input.brighten_to == 200
+    assert open_bundle(made / "bundle").info.input.brighten_to == 200
+    plain = soup(copied, "--weights", "equal", "--set", "input.brighten_to=0", out="plain-soup")
+    figures = [
+        json.loads((run / "metrics.json").read_text())["val"]["raw"] for run in (made, plain)
+    ]
+    assert figures[0]["nll"] != figures[1]["nll"]  # they were made with faces as they are served
+
+
+@pytest.mark.parametrize("key", ["input.size=16", "input=1", "optim.lr=1", "input.brighten=1"])
+def test_nothing_else_of_a_soup_can_be_set(copied: Path, key: str) -> None:
+    with pytest.raises(UserError, match=r"of a soup only these can be set: .*input\.brighten_to"):
+        soup(copied, "--set", key)
 
 
 def test_a_run_that_is_there_is_kept(copied: Path) -> None:

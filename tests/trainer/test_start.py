@@ -98,3 +98,11 @@ def test_no_key_that_the_weights_overrule_is_ignored(run: Path) -> None:
         fer_trainer(*start, "--image-size", "48")
     with pytest.raises(UserError, match=r"model.dropout = 0.5: .* leave model.dropout out"):
         fer_trainer(*start, "--set", "model.dropout=0.5")
+
+
+def test_weights_go_on_with_faces_prepared_otherwise(run: Path) -> None:
+    start = ["--phase", str(run / "more.toml"), "--start-from", str(run / "runs/tiny-seed1337")]
+    sets = ["--set", "input.brighten_to=90", "--set", "input.crop.yunet.scale=1.1"]
+    assert fer_trainer(*start, *sets, "--name", "brighter", "--epochs", "1") == 0
+    made = open_trained(run / "runs/brighter").config.input
+    assert (made.size, made.brighten_to, made.crop["yunet"].scale) == (32, 90, 1.1)

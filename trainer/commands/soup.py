@@ -33,6 +33,10 @@ def _parser() -> argparse.ArgumentParser:
         "--weights", default="searched", metavar="searched|equal|W1,W2,…",
         help="shares with the least NLL on calib (default), all the same, or one number for each",
     )  # fmt: skip
+    add(
+        "--set", action="append", default=[], metavar="KEY=VALUE",
+        help="prepare faces otherwise than in training, such as input.brighten_to=90",
+    )  # fmt: skip
     return parser
 
 
@@ -62,7 +66,7 @@ def main(arguments: list[str]) -> int:
     manifest = read_manifest(given.manifest)
     ingredients = [open_trained(path) for path in given.checkpoints]
     names = [path.resolve().name if path.is_dir() else path.stem for path in given.checkpoints]
-    soup, steps = make_soup(ingredients, names, manifest, given.out, weights)
+    soup, steps = make_soup(ingredients, names, manifest, given.out, weights, given.set)
     for step in steps:
         served = " + ".join(
             f"{count} × {name}" for name, count in zip(names, step.counts, strict=True) if count

@@ -14,14 +14,11 @@ from torch.nn import functional as F
 
 from trainer.config import AugmentConfig
 
-_FIRST_COLUMNS = (
+_COLUMNS = (
     "angle", "zoom", "stretch", "shift_x", "shift_y", "flip", "contrast", "offset", "side",
     "strength", "blurred", "sharpness", "erased", "width", "height", "left", "top", "grey",
     "level", "grain",
 )  # fmt: skip
-# Drawn after all of the first: softlabels of views made before these came stay right.
-_LATER_COLUMNS = ("dimmed", "exposure")
-_COLUMNS = _FIRST_COLUMNS + _LATER_COLUMNS
 DRAWS = len(_COLUMNS)
 """Uniform numbers an image takes."""
 
@@ -38,9 +35,7 @@ def seed_of(*parts: int) -> int:
 def draw(count: int, *seed: int) -> Tensor:
     """`count×DRAWS` uniform numbers in [0, 1) on the CPU, a function of the numbers in `seed`."""
     generator = torch.Generator().manual_seed(seed_of(*seed))
-    first = torch.rand(count, len(_FIRST_COLUMNS), generator=generator)
-    later = torch.rand(count, len(_LATER_COLUMNS), generator=generator)
-    return torch.cat([first, later], 1)
+    return torch.rand(count, DRAWS, generator=generator)
 
 
 @functools.lru_cache(maxsize=4)
@@ -98,13 +93,6 @@ def _light(images: Tensor, drawn: _Draws, config: AugmentConfig) -> Tensor:
     return torch.addcmul(ramp[:, None], images, _over_images(contrast))
 
 
-def _dim(images: Tensor, drawn: _Draws, config: AugmentConfig) -> Tensor:
-    """Some images as from a dim room: 12–70 % of the light, even on a logarithmic scale."""
-    light = torch.exp(drawn("exposure", math.log(0.12), math.log(0.7)))
-    chosen = drawn("dimmed") < config.dim
-    return images * _over_images(torch.where(chosen, light, 1.0))
-
-
 def _blur(images: Tensor, drawn: _Draws, config: AugmentConfig) -> Tensor:
     """Some images as from a smaller face: shrunk to 40–80 % and enlarged again."""
     size = images.shape[-1]
@@ -149,8 +137,6 @@ def augment(faces: Tensor, size: int, config: AugmentConfig, draws: Tensor) -> T
     images = _light(images, drawn, config)
     images = _blur(images, drawn, config)
     images = _erase(images, drawn, config)
-    if config.dim > 0:
-        images = _dim(images, drawn, config)
     if config.noise > 0:
         grain = _grain(size, str(images.device))[(drawn("grain") * _GRAINS).long()]
         images = torch.addcmul(images, grain, _over_images(drawn("level", 0, config.noise)))
