@@ -4,10 +4,10 @@
 
 Each row is a share of the images of `--manifest` (every `--every`-th) through the bundle, spoilt as
 its name says before the face is prepared: size (the face seen at so many pixels), blur (Gaussian,
-pixels at 48), JPEG quality, low light (gamma and sensor noise), crops off-centre or loose (shares
-of the side; what lies outside repeats the border), a tint, and a hand over a part of the face (an
-ellipse of skin colour over the mouth, one side or the eyes). Differences from the unspoilt images
-are paired, with 95 % intervals of the bootstrap over faces.
+pixels at 48), JPEG quality, low light (a share of it, and sensor noise), crops off-centre or loose
+(shares of the side; what lies outside repeats the border), a tint, and a hand over a part of the
+face (an ellipse of skin colour over the mouth, one side or the eyes). Differences from the unspoilt
+images are paired, with 95 % intervals of the bootstrap over faces.
 """
 
 import argparse
@@ -111,7 +111,8 @@ WAYS: dict[str, Spoil] = {
 }
 
 
-def _read(manifest: Manifest, every: int) -> tuple[list[Image], NDArray[np.int64]]:
+def read(manifest: Manifest, every: int) -> tuple[list[Image], NDArray[np.int64]]:
+    """Every `every`-th face of a manifest, `SIDE` pixels a side and BGR, and their labels."""
     images = []
     for row in manifest.rows[::every]:
         image = read_image(manifest.path(row))
@@ -124,15 +125,17 @@ def _read(manifest: Manifest, every: int) -> tuple[list[Image], NDArray[np.int64
     return images, manifest.labels()[::every]
 
 
-def _answers(
+def answers(
     session: Session, faces: Sequence[NDArray[np.uint8]], temperature: float
 ) -> NDArray[np.float64]:
+    """The probabilities `N×7` of prepared faces."""
     parts = [faces[start : start + BATCH] for start in range(0, len(faces), BATCH)]
     logits = np.concatenate([session.run(np.stack(part)) for part in parts])
     return metrics.softmax(logits, temperature)
 
 
-def _figures(labels: NDArray[np.int64], p: NDArray[np.float64]) -> dict[str, float]:
+def figures(labels: NDArray[np.int64], p: NDArray[np.float64]) -> dict[str, float]:
+    """The metrics of these probabilities that a result file keeps."""
     whole = metrics.compute(labels, p, p.argmax(axis=1)).to_json()
     kept = {name: whole[name] for name in ("accuracy", "macro_f1", "ece", "nll", "brier")}
     return {**kept, "mean_confidence": float(p.max(axis=1).mean())}
@@ -142,26 +145,26 @@ def measure(manifest: Manifest, model: Path | None, every: int, seed: int) -> di
     """The figures of the unspoilt images and of each way to spoil them."""
     bundle = bundle_to_run(model)
     session = choose(bundle, threads=1).session
-    images, labels = _read(manifest, every)
-    clean = _answers(
+    images, labels = read(manifest, every)
+    clean = answers(
         session, [prepare_face(i, bundle.info.input) for i in images], bundle.info.temperature
     )
     ways = {}
     for name, spoil in WAYS.items():
         rng = np.random.default_rng(seed)
         faces = [prepare_face(spoil(image, rng), bundle.info.input) for image in images]
-        p = _answers(session, faces, bundle.info.temperature)
+        p = answers(session, faces, bundle.info.temperature)
         right = [(each.argmax(axis=1) == labels).astype(np.float64) for each in (p, clean)]
         change = 100 * (right[0] - right[1])
         ways[name] = {
-            **_figures(labels, p),
+            **figures(labels, p),
             "accuracy_change_points": float(change.mean()),
             "interval": mean_interval(change, seed),
         }
     session.close()
     return {
         "n": len(labels),
-        "unspoilt": _figures(labels, clean),
+        "unspoilt": figures(labels, clean),
         "ways": ways,
         "every": every,
         "seed": seed,

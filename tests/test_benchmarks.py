@@ -39,6 +39,9 @@ FIGURES = {
         "n", "missed", "given", "found", "difference_points", "difference_interval", "bundle",
     },
     "python benchmarks/robustness.py": {"n", "unspoilt", "ways", "bundle", "manifest_sha256"},
+    "python benchmarks/brightening.py": {
+        "n", "lights", "darker_share", "every", "bundle", "manifest_sha256",
+    },
     "python benchmarks/rare_classes.py": {
         "n", "rows_of", "tau", "thresholds", "ways", "bundle", "manifest_sha256",
     },

@@ -1,0 +1,87 @@
+"""How bright dark faces should be made before a network sees them.
+
+    PYTHONPATH=. python benchmarks/brightening.py --manifest data/ferplus/argmax/calib.csv \
+        --every 3 --json benchmarks/DATE-brightening.json
+
+The faces of a manifest as they are and in poor light (`dark` of `benchmarks/robustness.py`: a share
+of the light, and a sensor's noise), each prepared with several values of `input.brighten_to`; 0
+leaves them dark. The bundle need not have been trained with any of them.
+"""
+
+import argparse
+import sys
+from collections.abc import Sequence
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+
+from benchmarks.robustness import answers, dark, figures, read
+from contract.command import Parser, run_command
+from contract.errors import UserError
+from contract.faces import prepare_face
+from contract.files import write_json_atomic
+from contract.manifest import Manifest, read_manifest
+from edge.bundles import bundle_to_run
+from edge.cli import result_file
+from edge.offline.record import run_record
+from runtime.choose import choose
+
+LIGHTS = (1.0, 0.5, 0.25, 0.12, 0.07)
+LEVELS = (0.0, 40.0, 60.0, 80.0, 90.0, 100.0, 128.0)
+COMMAND = "benchmarks/brightening.py"
+
+
+def measure(manifest: Manifest, model: Path | None, every: int, seed: int) -> dict[str, Any]:
+    """The figures of every light at every level, and how bright the faces are."""
+    bundle = bundle_to_run(model)
+    session = choose(bundle, threads=1).session
+    images, labels = read(manifest, every)
+    lights: dict[str, dict[str, dict[str, float]]] = {}
+    for light in LIGHTS:
+        rng = np.random.default_rng(seed)
+        seen = images if light == 1 else [dark(image, rng, light) for image in images]
+        lights[f"{light:g}"] = {}
+        for level in LEVELS:
+            face = bundle.info.input.model_copy(update={"brighten_to": level})
+            prepared = [prepare_face(image, face) for image in seen]
+            p = answers(session, prepared, bundle.info.temperature)
+            lights[f"{light:g}"][f"{level:g}"] = figures(labels, p)
+    session.close()
+    means = [image.mean() for image in images]
+    return {
+        "n": len(labels),
+        "lights": lights,
+        "darker_share": {f"{level:g}": float(np.mean(np.less(means, level))) for level in LEVELS},
+        "every": every,
+        "seed": seed,
+        "bundle": {"name": bundle.info.name, "sha256": bundle.sha256},
+        "manifest_sha256": manifest.sha256,
+    }
+
+
+def main(arguments: Sequence[str]) -> int:
+    """Run the command; raises `UserError`."""
+    parser: argparse.ArgumentParser = Parser(
+        prog=COMMAND, description=(__doc__ or "").splitlines()[0]
+    )
+    add = parser.add_argument
+    add("--manifest", type=Path, required=True, metavar="CSV", help="labelled faces")
+    add("--model", type=Path, metavar="BUNDLE", help="bundle (default: what the box would run)")
+    add("--every", type=int, default=1, metavar="N", help="only every N-th row (default: all)")
+    add("--seed", type=int, default=1337, help="of the sensor's noise")
+    add("--json", type=result_file, required=True, metavar="FILE", help="where the figures go")
+    given = parser.parse_args(arguments)
+    if given.every < 1:
+        raise UserError(f"--every {given.every}: give a whole number of 1 or more")
+    result = measure(read_manifest(given.manifest), given.model, given.every, given.seed)
+    result["run"] = run_record(f"python {COMMAND}", arguments, 1)
+    write_json_atomic(given.json, result)
+    print("light  " + "".join(f"{level:>8g}" for level in LEVELS))
+    for light, levels in result["lights"].items():
+        print(f"{light:6} " + "".join(f"{one['accuracy']:8.3f}" for one in levels.values()))
+    return 0
+
+
+if __name__ == "__main__":
+    sys.exit(run_command(COMMAND, lambda: main(sys.argv[1:])))
