@@ -21,19 +21,27 @@ from trainer.cli import main
 from trainer.compare import compare, holm, mcnemar, open_run
 from trainer.predictions import Predictions, save_predictions
 
-DISTILLATION = {
+TABLES = {
     "distillation.md": (
+        "distillation",
         "student_ce-more", "student_ce-64/predictions.npz", "student_ce-long",
         "ensemble_two_students/predictions.npz", "student_kd-more", "student_dkd-more",
         "teacher_rn18-votes", "ensemble_rn18_soup/predictions.npz", "student_ce-fine",
         "student_kd-fine", "student_soup", "student_soup3",
     ),
     "distillation_resnet.md": (
+        "distillation",
         "student_ce-fine", "student_kd-fine", "teacher_rn18-votes",
         "ensemble_rn18_soup/predictions.npz", "student_soup", "student_soup3",
     ),
+    "ablation.md": (
+        "ablation", "ce", "hard", "kd", "clahe", "../distillation/student_soup3",
+    ),
+    "ablation_kd.md": (
+        "ablation", "kd", "kd-no-ema/predictions.npz", "negl", "nl",
+    ),
 }  # fmt: skip
-"""The tables of docs/study/README.md, as it makes them: the control first."""
+"""Tables of docs/study/README.md as it makes them: the folder, then the runs, control first."""
 
 
 def test_mcnemar_on_the_approval_ratings() -> None:
@@ -232,12 +240,13 @@ def test_a_file_of_predictions_is_a_run_too(runs: list[Path]) -> None:
     assert len(opened.predictions) == 250
 
 
-@pytest.mark.parametrize("table", DISTILLATION)
+@pytest.mark.parametrize("table", TABLES)
 def test_a_committed_table_is_what_the_committed_answers_give(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch, table: str
 ) -> None:
     study = Path(__file__).parents[2] / "docs/study"
-    monkeypatch.chdir(study / "distillation")
+    folder, *runs = TABLES[table]
+    monkeypatch.chdir(study / folder)
     made = tmp_path / table
-    assert command(monkeypatch, *DISTILLATION[table], "--markdown", made) == 0
+    assert command(monkeypatch, *runs, "--markdown", made) == 0
     assert made.read_bytes() == (study / table).read_bytes()
