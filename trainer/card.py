@@ -44,7 +44,12 @@ def model_card(info: BundleInfo) -> str:
         f"{config['model']['stem_stride']}, "
         + ("from ImageNet weights" if config["model"]["pretrained"] else "trained from scratch"),
         f"- Input: {info.input.size}×{info.input.size} {info.input.colour}, "
-        f"CLAHE {'on' if info.input.clahe else 'off'}",
+        f"CLAHE {'on' if info.input.clahe else 'off'}, "
+        + (
+            f"faces darker than {info.input.brighten_to:g} on average brightened to it"
+            if info.input.brighten_to
+            else "dark faces as they are"
+        ),
         f"- Phase `{info.provenance.phase}`, epoch {info.provenance.detail['epoch']} of "
         f"{config['optim']['epochs']} declared (best on `calib`), "
         f"seed {info.provenance.seed}, commit `{info.provenance.commit}`",

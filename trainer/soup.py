@@ -9,6 +9,7 @@ import json
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import torch
@@ -128,6 +129,14 @@ def prepared(config: TrainConfig, sets: Sequence[str]) -> TrainConfig:
         raise explain(error, TrainConfig, "--set") from None
 
 
+def _parts(name: str, share: float, trained: Trained) -> list[dict[str, Any]]:
+    """What an ingredient adds to the list of a soup: itself, or what it was mixed of."""
+    own = json.loads(trained.about.get("soup", "[]")) or [
+        {"name": name, "share": 1, "sha256": trained.sha256}
+    ]
+    return [{**part, "share": round(share * part["share"], 4)} for part in own]
+
+
 def make_soup(
     ingredients: Sequence[Trained], names: Sequence[str], manifest: Manifest, folder: Path,
     weights: Sequence[float] | None, sets: Sequence[str] = (),
@@ -171,9 +180,10 @@ def make_soup(
         "commit": commit_of_this_project(),
         "soup": json.dumps(
             [
-                {"name": name, "share": round(share, 4), "sha256": each.sha256}
+                part
                 for name, share, each in zip(names, shares, ingredients, strict=True)
                 if share
+                for part in _parts(name, share, each)
             ]
         ),
     }

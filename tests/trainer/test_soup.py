@@ -173,6 +173,15 @@ def test_faces_can_be_prepared_otherwise_than_in_training(copied: Path) -> None:
     assert figures[0]["nll"] != figures[1]["nll"]  # they were made with faces as they are served
 
 
+def test_a_soup_of_a_soup_says_what_that_was_mixed_of(copied: Path) -> None:
+    soup(copied, "--weights", "3,1")
+    again = soup(copied, "--weights", "1,1", runs=("soup", "near"), out="again")
+    parts = json.loads((again / "config.json").read_text())["soup"]
+    assert [(part["name"], part["share"]) for part in parts] == [
+        ("plain", 0.375), ("near", 0.125), ("near", 0.5),
+    ]  # fmt: skip
+
+
 @pytest.mark.parametrize("key", ["input.size=16", "input=1", "optim.lr=1", "input.brighten=1"])
 def test_nothing_else_of_a_soup_can_be_set(copied: Path, key: str) -> None:
     with pytest.raises(UserError, match=r"of a soup only these can be set: .*input\.brighten_to"):
