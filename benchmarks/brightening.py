@@ -8,7 +8,6 @@ of the light, and a sensor's noise), each prepared with several values of `input
 leaves them dark. The bundle need not have been trained with any of them.
 """
 
-import argparse
 import sys
 from collections.abc import Sequence
 from pathlib import Path
@@ -16,14 +15,12 @@ from typing import Any
 
 import numpy as np
 
-from benchmarks.robustness import answers, dark, figures, read
-from contract.command import Parser, run_command
-from contract.errors import UserError
+from benchmarks.robustness import answers, asked, dark, figures, read
+from contract.command import run_command
 from contract.faces import prepare_face
 from contract.files import write_json_atomic
 from contract.manifest import Manifest, read_manifest
 from edge.bundles import bundle_to_run
-from edge.cli import result_file
 from edge.offline.record import run_record
 from runtime.choose import choose
 
@@ -62,18 +59,7 @@ def measure(manifest: Manifest, model: Path | None, every: int, seed: int) -> di
 
 def main(arguments: Sequence[str]) -> int:
     """Run the command; raises `UserError`."""
-    parser: argparse.ArgumentParser = Parser(
-        prog=COMMAND, description=(__doc__ or "").splitlines()[0]
-    )
-    add = parser.add_argument
-    add("--manifest", type=Path, required=True, metavar="CSV", help="labelled faces")
-    add("--model", type=Path, metavar="BUNDLE", help="bundle (default: what the box would run)")
-    add("--every", type=int, default=1, metavar="N", help="only every N-th row (default: all)")
-    add("--seed", type=int, default=1337, help="of the sensor's noise")
-    add("--json", type=result_file, required=True, metavar="FILE", help="where the figures go")
-    given = parser.parse_args(arguments)
-    if given.every < 1:
-        raise UserError(f"--every {given.every}: give a whole number of 1 or more")
+    given = asked(COMMAND, (__doc__ or "").splitlines()[0], arguments)
     result = measure(read_manifest(given.manifest), given.model, given.every, given.seed)
     result["run"] = run_record(f"python {COMMAND}", arguments, 1)
     write_json_atomic(given.json, result)

@@ -34,6 +34,7 @@ from edge.offline.record import run_record
 from runtime.choose import choose
 from runtime.session import Session
 
+COMMAND = "benchmarks/robustness.py"
 SIDE = 192
 """Images are spoilt at this size, so that a blur or a crop is not one of single pixels."""
 BATCH = 32
@@ -173,22 +174,29 @@ def measure(manifest: Manifest, model: Path | None, every: int, seed: int) -> di
     }
 
 
-def main(arguments: Sequence[str]) -> int:
-    """Run the command; raises `UserError`."""
-    parser: argparse.ArgumentParser = Parser(
-        prog="benchmarks/robustness.py", description=(__doc__ or "").splitlines()[0]
-    )
+def asked(command: str, description: str, arguments: Sequence[str]) -> argparse.Namespace:
+    """What faces, bundle, share, seed and result file a command line names.
+
+    Raises `UserError`.
+    """
+    parser: argparse.ArgumentParser = Parser(prog=command, description=description)
     add = parser.add_argument
     add("--manifest", type=Path, required=True, metavar="CSV", help="labelled faces")
     add("--model", type=Path, metavar="BUNDLE", help="bundle (default: what the box would run)")
     add("--every", type=int, default=1, metavar="N", help="only every N-th row (default: all)")
-    add("--seed", type=int, default=1337, help="of noise, directions and the bootstrap")
+    add("--seed", type=int, default=1337, help="of all that is random")
     add("--json", type=result_file, required=True, metavar="FILE", help="where the figures go")
     given = parser.parse_args(arguments)
     if given.every < 1:
         raise UserError(f"--every {given.every}: give a whole number of 1 or more")
+    return given
+
+
+def main(arguments: Sequence[str]) -> int:
+    """Run the command; raises `UserError`."""
+    given = asked(COMMAND, (__doc__ or "").splitlines()[0], arguments)
     result = measure(read_manifest(given.manifest), given.model, given.every, given.seed)
-    result["run"] = run_record("python benchmarks/robustness.py", arguments, 1)
+    result["run"] = run_record(f"python {COMMAND}", arguments, 1)
     write_json_atomic(given.json, result)
     print(f"{'unspoilt':18} accuracy {result['unspoilt']['accuracy']:.4f}  n {result['n']}")
     for name, way in result["ways"].items():
@@ -201,4 +209,4 @@ def main(arguments: Sequence[str]) -> int:
 
 
 if __name__ == "__main__":
-    sys.exit(run_command("benchmarks/robustness.py", lambda: main(sys.argv[1:])))
+    sys.exit(run_command(COMMAND, lambda: main(sys.argv[1:])))

@@ -135,12 +135,12 @@ def _inherit(config: TrainConfig, start: Trained, asked: Collection[str]) -> Tra
     blocks = {"checkpoint_blocks": config.model.checkpoint_blocks}
     model = start.config.model.model_copy(update=blocks)
     parts = {key: key.split(".") for key in asked}
-    sections = {part[1] for part in parts.values() if part[0] == "input" and len(part) > 1}
+    sections = {part[1] for part in parts.values() if part[0] == "input" and part[1:]}
     prepared = {section: getattr(config.input, section) for section in sections & PREPARATION}
     seen = start.config.input.model_copy(update=prepared)
     inherited = config.model_copy(update={"model": model, "input": seen})
     for key, part in parts.items():
-        if part[0] not in ("model", "input") or part[1] in prepared:
+        if part[0] not in ("model", "input") or prepared.keys() & set(part[1:2]):
             continue
         if _value(config, key) != _value(inherited, key):
             raise UserError(

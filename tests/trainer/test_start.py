@@ -96,6 +96,8 @@ def test_no_key_that_the_weights_overrule_is_ignored(run: Path) -> None:
     start = ["--phase", str(run / "more.toml"), "--start-from", str(run / "runs/tiny-seed1337")]
     with pytest.raises(UserError, match=r"input.size = 48: .*tiny-seed1337.* has 32; leave"):
         fer_trainer(*start, "--image-size", "48")
+    with pytest.raises(UserError, match=r"input = .* has .*; leave input out"):
+        fer_trainer(*start, "--set", "input={size=48}")
     with pytest.raises(UserError, match=r"model.dropout = 0.5: .* leave model.dropout out"):
         fer_trainer(*start, "--set", "model.dropout=0.5")
 
