@@ -10,29 +10,29 @@ leaves them dark. The bundle need not have been trained with any of them.
 
 import sys
 from collections.abc import Sequence
-from pathlib import Path
 from typing import Any
 
 import numpy as np
 
-from benchmarks.robustness import answers, asked, dark, figures, read
+from benchmarks.asked import about, parser, serving
+from benchmarks.robustness import answers, dark, figures, read
+from contract.bundle import Bundle
 from contract.command import run_command
 from contract.faces import prepare_face
 from contract.files import write_json_atomic
 from contract.manifest import Manifest, read_manifest
-from edge.bundles import bundle_to_run
 from edge.offline.record import run_record
-from runtime.choose import choose
+from runtime.session import Session
 
 LIGHTS = (1.0, 0.5, 0.25, 0.12, 0.07)
 LEVELS = (0.0, 40.0, 60.0, 80.0, 90.0, 100.0, 128.0)
 COMMAND = "benchmarks/brightening.py"
 
 
-def measure(manifest: Manifest, model: Path | None, every: int, seed: int) -> dict[str, Any]:
+def measure(
+    manifest: Manifest, bundle: Bundle, session: Session, every: int, seed: int
+) -> dict[str, Any]:
     """The figures of every light at every level, and how bright the faces are."""
-    bundle = bundle_to_run(model)
-    session = choose(bundle, threads=1).session
     images, labels = read(manifest, every)
     lights: dict[str, dict[str, dict[str, float]]] = {}
     for light in LIGHTS:
@@ -44,7 +44,6 @@ def measure(manifest: Manifest, model: Path | None, every: int, seed: int) -> di
             prepared = [prepare_face(image, face) for image in seen]
             p = answers(session, prepared, bundle.info.temperature)
             lights[f"{light:g}"][f"{level:g}"] = figures(labels, p)
-    session.close()
     means = [image.mean() for image in images]
     return {
         "n": len(labels),
@@ -52,15 +51,17 @@ def measure(manifest: Manifest, model: Path | None, every: int, seed: int) -> di
         "darker_share": {f"{level:g}": float(np.mean(np.less(means, level))) for level in LEVELS},
         "every": every,
         "seed": seed,
-        "bundle": {"name": bundle.info.name, "sha256": bundle.sha256},
+        **about(bundle, session),
         "manifest_sha256": manifest.sha256,
     }
 
 
 def main(arguments: Sequence[str]) -> int:
     """Run the command; raises `UserError`."""
-    given = asked(COMMAND, (__doc__ or "").splitlines()[0], arguments)
-    result = measure(read_manifest(given.manifest), given.model, given.every, given.seed)
+    given = parser(COMMAND, __doc__, sampled=True).parse_args(arguments)
+    manifest = read_manifest(given.manifest)
+    with serving(given) as (bundle, session):
+        result = measure(manifest, bundle, session, given.every, given.seed)
     result["run"] = run_record(f"python {COMMAND}", arguments, 1)
     write_json_atomic(given.json, result)
     print("light  " + "".join(f"{level:>8g}" for level in LEVELS))

@@ -11,29 +11,28 @@ shown counts as missed. Differences from the first are paired, with 95 % interva
 over rows.
 """
 
-import argparse
 import sys
 from collections.abc import Callable, Sequence
-from pathlib import Path
 from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
 
+from benchmarks.asked import about, parser, serving
 from contract import metrics
-from contract.command import Parser, run_command
+from contract.bundle import Bundle
+from contract.command import run_command
 from contract.errors import UserError
 from contract.expressions import EXPRESSIONS
 from contract.files import write_json_atomic
 from contract.intervals import RESAMPLES, bootstrap
 from contract.manifest import Manifest, read_manifest
-from edge.bundles import bundle_to_run
-from edge.cli import result_file
 from edge.offline.evaluate import Predictions, predict
 from edge.offline.record import run_record
-from runtime.choose import choose
+from runtime.session import Session
 from trainer.reliability import Correction, fit
 
+COMMAND = "benchmarks/rare_classes.py"
 RARE = ("angry", "disgust", "fear")
 Rows = NDArray[np.int64]
 
@@ -75,15 +74,10 @@ def _adjustment(calib: Predictions, train_labels: Rows) -> Correction:
         raise UserError(f"logit adjustment cannot be fitted: {error}") from None
 
 
-def measure(manifest: Manifest, model: Path | None, seed: int) -> dict[str, Any]:
+def measure(manifest: Manifest, bundle: Bundle, session: Session, seed: int) -> dict[str, Any]:
     """The figures of each way to decide, and what it changes."""
     train, calib, val = (_split(manifest, name) for name in ("train", "calib", "val"))
-    bundle = bundle_to_run(model)
-    session = choose(bundle, threads=1).session
-    try:
-        fitted, found = (predict(part, bundle, session, None) for part in (calib, val))
-    finally:
-        session.close()
+    fitted, found = (predict(part, bundle, session, None) for part in (calib, val))
     correction = _adjustment(fitted, train.labels())
     adjusted = correction.probabilities(np.log(found.probabilities))
     thresholds = np.array(
@@ -117,24 +111,18 @@ def measure(manifest: Manifest, model: Path | None, seed: int) -> dict[str, Any]
             for name, (predicted, p) in ways.items()
         },
         "seed": seed,
-        "bundle": {"name": bundle.info.name, "sha256": bundle.sha256},
+        **about(bundle, session),
         "manifest_sha256": manifest.sha256,
     }
 
 
 def main(arguments: Sequence[str]) -> int:
     """Run the command; raises `UserError`."""
-    parser: argparse.ArgumentParser = Parser(
-        prog="benchmarks/rare_classes.py", description=(__doc__ or "").splitlines()[0]
-    )
-    add = parser.add_argument
-    add("--manifest", type=Path, required=True, metavar="CSV", help="rows of train, calib and val")
-    add("--model", type=Path, metavar="BUNDLE", help="bundle (default: what the box would run)")
-    add("--seed", type=int, default=1337, help="of the bootstrap")
-    add("--json", type=result_file, required=True, metavar="FILE", help="where the figures go")
-    given = parser.parse_args(arguments)
-    result = measure(read_manifest(given.manifest), given.model, given.seed)
-    result["run"] = run_record("python benchmarks/rare_classes.py", arguments, 1)
+    given = parser(COMMAND, __doc__).parse_args(arguments)
+    manifest = read_manifest(given.manifest)
+    with serving(given) as (bundle, session):
+        result = measure(manifest, bundle, session, given.seed)
+    result["run"] = run_record(f"python {COMMAND}", arguments, 1)
     write_json_atomic(given.json, result)
     for name, way in result["ways"].items():
         rare = "  ".join(f"{each} F1 {way[f'f1_{each}']:.3f}" for each in RARE)
@@ -146,4 +134,4 @@ def main(arguments: Sequence[str]) -> int:
 
 
 if __name__ == "__main__":
-    sys.exit(run_command("benchmarks/rare_classes.py", lambda: main(sys.argv[1:])))
+    sys.exit(run_command(COMMAND, lambda: main(sys.argv[1:])))

@@ -10,28 +10,25 @@ face (an ellipse of skin colour over the mouth, one side or the eyes). Differenc
 images are paired, with 95 % intervals of the bootstrap over faces.
 """
 
-import argparse
 import sys
 from collections.abc import Callable, Sequence
 from functools import partial
-from pathlib import Path
 from typing import Any
 
 import cv2
 import numpy as np
 from numpy.typing import NDArray
 
+from benchmarks.asked import about, parser, serving
 from contract import metrics
-from contract.command import Parser, run_command
+from contract.bundle import Bundle
+from contract.command import run_command
 from contract.errors import UserError
 from contract.faces import Image, prepare_face, read_image
 from contract.files import write_json_atomic
 from contract.intervals import mean_interval
 from contract.manifest import Manifest, read_manifest
-from edge.bundles import bundle_to_run
-from edge.cli import result_file
 from edge.offline.record import run_record
-from runtime.choose import choose
 from runtime.session import Session
 
 COMMAND = "benchmarks/robustness.py"
@@ -142,10 +139,10 @@ def figures(labels: NDArray[np.int64], p: NDArray[np.float64]) -> dict[str, floa
     return {**kept, "mean_confidence": float(p.max(axis=1).mean())}
 
 
-def measure(manifest: Manifest, model: Path | None, every: int, seed: int) -> dict[str, Any]:
+def measure(
+    manifest: Manifest, bundle: Bundle, session: Session, every: int, seed: int
+) -> dict[str, Any]:
     """The figures of the unspoilt images and of each way to spoil them."""
-    bundle = bundle_to_run(model)
-    session = choose(bundle, threads=1).session
     images, labels = read(manifest, every)
     clean = answers(
         session, [prepare_face(i, bundle.info.input) for i in images], bundle.info.temperature
@@ -162,40 +159,23 @@ def measure(manifest: Manifest, model: Path | None, every: int, seed: int) -> di
             "accuracy_change_points": float(change.mean()),
             "interval": mean_interval(change, seed),
         }
-    session.close()
     return {
         "n": len(labels),
         "unspoilt": figures(labels, clean),
         "ways": ways,
         "every": every,
         "seed": seed,
-        "bundle": {"name": bundle.info.name, "sha256": bundle.sha256},
+        **about(bundle, session),
         "manifest_sha256": manifest.sha256,
     }
 
 
-def asked(command: str, description: str, arguments: Sequence[str]) -> argparse.Namespace:
-    """What faces, bundle, share, seed and result file a command line names.
-
-    Raises `UserError`.
-    """
-    parser: argparse.ArgumentParser = Parser(prog=command, description=description)
-    add = parser.add_argument
-    add("--manifest", type=Path, required=True, metavar="CSV", help="labelled faces")
-    add("--model", type=Path, metavar="BUNDLE", help="bundle (default: what the box would run)")
-    add("--every", type=int, default=1, metavar="N", help="only every N-th row (default: all)")
-    add("--seed", type=int, default=1337, help="of all that is random")
-    add("--json", type=result_file, required=True, metavar="FILE", help="where the figures go")
-    given = parser.parse_args(arguments)
-    if given.every < 1:
-        raise UserError(f"--every {given.every}: give a whole number of 1 or more")
-    return given
-
-
 def main(arguments: Sequence[str]) -> int:
     """Run the command; raises `UserError`."""
-    given = asked(COMMAND, (__doc__ or "").splitlines()[0], arguments)
-    result = measure(read_manifest(given.manifest), given.model, given.every, given.seed)
+    given = parser(COMMAND, __doc__, sampled=True).parse_args(arguments)
+    manifest = read_manifest(given.manifest)
+    with serving(given) as (bundle, session):
+        result = measure(manifest, bundle, session, given.every, given.seed)
     result["run"] = run_record(f"python {COMMAND}", arguments, 1)
     write_json_atomic(given.json, result)
     print(f"{'unspoilt':18} accuracy {result['unspoilt']['accuracy']:.4f}  n {result['n']}")

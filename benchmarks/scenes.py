@@ -8,7 +8,6 @@ detector. A missed face counts as wrong. Where and how large each face is follow
 interval of the difference is a paired bootstrap over faces.
 """
 
-import argparse
 import sys
 import tempfile
 from collections.abc import Sequence
@@ -19,20 +18,21 @@ from typing import Any
 import cv2
 import numpy as np
 
-from contract.command import Parser, run_command
+from benchmarks.asked import about, parser, serving
+from contract.bundle import Bundle
+from contract.command import run_command
 from contract.errors import UserError
 from contract.faces import read_image
 from contract.files import write_json_atomic
 from contract.intervals import mean_interval
 from contract.manifest import Manifest, read_manifest, write_manifest
-from edge.bundles import bundle_to_run
-from edge.cli import result_file
 from edge.detect import make_detector
 from edge.offline.evaluate import predict, report
 from edge.offline.record import run_record
 from edge.offline.sessions_scene import MARGIN, Pose, face_patch, paste, room
-from runtime.choose import choose
+from runtime.session import Session
 
+COMMAND = "benchmarks/scenes.py"
 WIDTH, HEIGHT = 640, 480
 LEAST_PX, MOST_PX = 80, 200
 
@@ -59,17 +59,12 @@ def build(manifest: Manifest, folder: Path, seed: int) -> Manifest:
     return read_manifest(folder / "scenes.csv")
 
 
-def measure(manifest: Manifest, model: Path | None, seed: int, threads: int) -> dict[str, Any]:
+def measure(manifest: Manifest, bundle: Bundle, session: Session, seed: int) -> dict[str, Any]:
     """All figures of both ways, and the difference of their accuracies in points."""
-    bundle = bundle_to_run(model)
-    session = choose(bundle, threads=threads).session
     detector = make_detector("auto")
-    try:
-        given = predict(manifest, bundle, session, None)
-        with tempfile.TemporaryDirectory(prefix="fer-scenes.") as folder:
-            found = predict(build(manifest, Path(folder), seed), bundle, session, detector)
-    finally:
-        session.close()
+    given = predict(manifest, bundle, session, None)
+    with tempfile.TemporaryDirectory(prefix="fer-scenes.") as folder:
+        found = predict(build(manifest, Path(folder), seed), bundle, session, detector)
     right = [(each.predicted == each.labels).astype(np.float64) for each in (given, found)]
     difference = 100 * (right[1] - right[0])
     return {
@@ -82,25 +77,18 @@ def measure(manifest: Manifest, model: Path | None, seed: int, threads: int) -> 
         "frame": [WIDTH, HEIGHT],
         "face_px": [LEAST_PX, MOST_PX],
         "seed": seed,
-        "bundle": {"name": bundle.info.name, "sha256": bundle.sha256},
+        **about(bundle, session),
         "detector": detector.name,
     }
 
 
 def main(arguments: Sequence[str]) -> int:
     """Run the command; raises `UserError`."""
-    parser: argparse.ArgumentParser = Parser(
-        prog="benchmarks/scenes.py", description=(__doc__ or "").splitlines()[0]
-    )
-    add = parser.add_argument
-    add("--manifest", type=Path, required=True, metavar="CSV", help="labelled faces")
-    add("--model", type=Path, metavar="BUNDLE", help="bundle (default: what the box would run)")
-    add("--seed", type=int, default=1337, help="where and how large the faces are")
-    add("--json", type=result_file, required=True, metavar="FILE", help="where the figures go")
-    given = parser.parse_args(arguments)
+    given = parser(COMMAND, __doc__).parse_args(arguments)
     manifest = read_manifest(given.manifest)
-    result = measure(manifest, given.model, given.seed, threads=1)
-    result["run"] = run_record("python benchmarks/scenes.py", arguments, 1)
+    with serving(given) as (bundle, session):
+        result = measure(manifest, bundle, session, given.seed)
+    result["run"] = run_record(f"python {COMMAND}", arguments, 1)
     write_json_atomic(given.json, result)
     low, high = result["difference_interval"]
     print(
@@ -112,4 +100,4 @@ def main(arguments: Sequence[str]) -> int:
 
 
 if __name__ == "__main__":
-    sys.exit(run_command("benchmarks/scenes.py", lambda: main(sys.argv[1:])))
+    sys.exit(run_command(COMMAND, lambda: main(sys.argv[1:])))
