@@ -2,6 +2,7 @@
 
 import os
 import re
+import signal
 import subprocess
 import sys
 import tempfile
@@ -72,6 +73,8 @@ def running(*arguments: str) -> Iterator[Program]:
     with tempfile.TemporaryDirectory() as name:
         command: Sequence[str] = [sys.executable, "-m", "edge", *arguments, "--port", "0"]
         environment = {**os.environ, "PYTHONPATH": str(Path.cwd())}
+        # By default SIGTERM ends Python without the `finally` that ends the program.
+        before = signal.signal(signal.SIGTERM, lambda *_: sys.exit(128 + signal.SIGTERM))
         process = subprocess.Popen(
             command, cwd=name, env=environment, stderr=subprocess.PIPE, text=True
         )
@@ -87,3 +90,4 @@ def running(*arguments: str) -> Iterator[Program]:
         finally:
             process.terminate()
             process.wait(20)
+            signal.signal(signal.SIGTERM, before)
