@@ -24,7 +24,9 @@ ROWS = {
     "openvino": ("evaluate-val-argmax-int8-openvino", "the same on OpenVINO"),
     "strict": ("evaluate-val-strict-int8", "FER+ PublicTest, strict protocol"),
     "muxspace": ("evaluate-muxspace-val-int8", "muxspace val, single labels"),
+    "both": ("evaluate-test-all-sources-int8", "both (`test_all_sources`)"),
 }
+FEW = 5
 METRICS = ("accuracy", "macro_f1", "ece", "brier", "nll")
 
 
@@ -43,6 +45,17 @@ def newest(what: str, sha256: str | None) -> tuple[str, dict[str, Any]]:
             f"measure it again: {content['run']['command']}"
         )
     return found[-1].name, content
+
+
+def of_runtime(backend: str, what: str, sha256: str) -> tuple[str, dict[str, Any]]:
+    """As `newest`; raises `UserError` too where it was measured on another runtime."""
+    name, content = newest(what, sha256)
+    if content["backend"] != backend:
+        raise UserError(
+            f"{name} was measured on {content['backend']}; measure it with --backend {backend}, "
+            "as the page's first column"
+        )
+    return name, content
 
 
 def _cell(value: float, interval: list[float], digits: int = 3) -> str:
@@ -66,6 +79,19 @@ def _measured(found: dict[str, dict[str, Any]]) -> list[str]:
         )
         lines.append(f"| F1 {name} | " + " | ".join(cells) + " |")
     return lines
+
+
+def _few(found: dict[str, dict[str, Any]]) -> str:
+    """A sentence on each column with so few images of an expression that its F1 says nothing."""
+    said = []
+    for name, one in found.items():
+        images = zip(EXPRESSIONS, map(sum, one["confusion_matrix"]), strict=True)
+        few = [f"{count} {expression}" for expression, count in images if count < FEW]
+        if few:
+            said.append(
+                f"Of {ROWS[name][1]}: {', '.join(few)}; their F1 counts in its macro-F1 as any. "
+            )
+    return "".join(said)
 
 
 def _coverage(found: dict[str, dict[str, Any]]) -> list[str]:
@@ -122,11 +148,15 @@ def page() -> str:
     """The whole page, Markdown. Raises `UserError` for a result that is missing or of another."""
     bundle = open_bundle(BUNDLE)
     sha256 = bundle.sha256
-    named = {name: newest(what, sha256) for name, (what, _) in ROWS.items()}
+    backend = newest(ROWS["argmax"][0], sha256)[1]["backend"]
+    named = {
+        name: of_runtime("openvino" if name == "openvino" else backend, what, sha256)
+        for name, (what, _) in ROWS.items()
+    }
     found = {name: content for name, (_, content) in named.items()}
-    scenes_file, scenes = newest("scenes-muxspace-val", sha256)
-    robustness_file, robustness = newest("robustness-val-argmax", sha256)
-    rare_file, rare = newest("rare-classes-val-argmax", sha256)
+    scenes_file, scenes = of_runtime(backend, "scenes-muxspace-val", sha256)
+    robustness_file, robustness = of_runtime(backend, "robustness-val-argmax", sha256)
+    rare_file, rare = of_runtime(backend, "rare-classes-val-argmax", sha256)
     other_file, other = newest("evaluate-fer2013-val", None)
     low, high = scenes["difference_interval"]
     files = [
@@ -137,7 +167,7 @@ def page() -> str:
             "# How good the built-in model is",
             "",
             f"`{bundle.info.name}`, its INT8 artifacts, one crop. Figures are of "
-            f"{found['argmax']['backend']}, the faster of the two on the CPU they were measured "
+            f"{backend}, the faster of the two on the CPU they were measured "
             "on; another box may choose OpenVINO, which has a column of its own. What it is, what "
             "it was trained on and what it is for is in its "
             "[card](../edge/default_bundle/model_card.md). In brackets: 95 % intervals of the "
@@ -145,9 +175,9 @@ def page() -> str:
             "",
             *_measured(found),
             "",
-            "The protocols differ in which images they keep: figures of one are not comparable "
-            "with those of another. Temperature and thresholds were fitted on `calib`, cut from "
-            "training.",
+            f"{_few(found)}The protocols differ in which images they keep: figures of one are not "
+            "comparable with those of another. Temperature and thresholds were fitted on `calib`, "
+            "cut from training.",
             "",
             "## The surest answers",
             "",
@@ -161,9 +191,9 @@ def page() -> str:
             "What can be done after training for the expressions with few images ("
             + ", ".join(f"{name} {count}" for name, count in rare["rows_of"].items())
             + f" of {rare['n']} val images, argmax): logit adjustment with the τ of the best "
-            f"macro-F1 on `calib` ({rare['tau']:g}), or the bundle's thresholds, under which "
-            "nothing is shown and which count such an image as missed. The box answers with the "
-            "thresholds and without the adjustment.",
+            f"macro-F1 on `calib` ({rare['tau']:g}{'' if rare['tau'] else ': none'}), or the "
+            "bundle's thresholds, under which nothing is shown and which count such an image as "
+            "missed. The box answers with the thresholds and without the adjustment.",
             "",
             *_rare(rare),
             "",
