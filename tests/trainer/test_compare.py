@@ -35,10 +35,12 @@ TABLES = {
         "ensemble_rn18_soup/predictions.npz", "student_soup", "student_soup3",
     ),
     "ablation.md": (
-        "ablation", "ce", "hard", "kd", "clahe", "../distillation/student_soup3",
+        "ablation", "ce", "hard", "../runs/study_kd-seed1337", "clahe",
+        "../distillation/student_soup3",
     ),
     "ablation_kd.md": (
-        "ablation", "kd", "kd-no-ema/predictions.npz", "negl", "nl",
+        "ablation", "../runs/study_kd-seed1337", "kd-no-ema/predictions.npz",
+        "../runs/negl_tier1-seed1337", "../runs/nl_kd-seed1337",
     ),
 }  # fmt: skip
 """Tables of docs/study/README.md as it makes them: the folder, then the runs, control first."""

@@ -163,10 +163,14 @@ def test_nothing_finished_is_said(tmp_path: Path) -> None:
         main(["two_cores", "--runs-in", str(tmp_path)])
 
 
-def test_the_committed_report_is_what_the_committed_runs_give(
-    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+@pytest.mark.parametrize(
+    ("matrix", "folder"),
+    [("two_cores_seeds", "docs/study"), ("two_cores_short", "docs/study/four_ways")],
+)
+def test_a_committed_report_is_what_the_committed_runs_give(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, matrix: str, folder: str
 ) -> None:
     monkeypatch.chdir(Path(__file__).parents[2])
-    main(["two_cores_short", "--runs-in", "docs/study/runs", "--out", str(tmp_path)])
+    main([matrix, "--runs-in", f"{folder}/runs", "--out", str(tmp_path)])
     for name in ("report.md", "report.html", "study.json"):
-        assert (tmp_path / name).read_bytes() == Path("docs/study", name).read_bytes(), name
+        assert (tmp_path / name).read_bytes() == Path(folder, name).read_bytes(), name
