@@ -65,14 +65,21 @@ def nll(labels: Ints, probabilities: Floats) -> float:
 
 def brier(labels: Ints, probabilities: Floats) -> float:
     """Multi-class Brier score: mean over rows of the squared distance to the one-hot label."""
-    target = np.eye(probabilities.shape[1])[labels]
-    return float(((probabilities - target) ** 2).sum(axis=1).mean())
+    of_label = probabilities[np.arange(len(labels)), labels]
+    squares = np.einsum("ij,ij->i", probabilities, probabilities)
+    return float((squares - 2 * of_label + 1).mean())
 
 
 def _binned_gap(confidence: Floats, correct: Floats, bin_of: Ints, bins: int) -> float:
     count = np.bincount(bin_of, minlength=bins)
     gap = np.bincount(bin_of, confidence - correct, minlength=bins)
     return float(np.abs(gap[count > 0]).sum()) / len(confidence)
+
+
+def _top(labels: Ints, probabilities: Floats) -> tuple[Floats, Floats]:
+    """Confidence and correctness (0 or 1) of each row's top label."""
+    guess = probabilities.argmax(axis=1)
+    return probabilities[np.arange(len(guess)), guess], (guess == labels).astype(np.float64)
 
 
 def _equal_width(values: Floats, bins: int) -> Ints:
@@ -82,15 +89,13 @@ def _equal_width(values: Floats, bins: int) -> Ints:
 
 def ece(labels: Ints, probabilities: Floats, bins: int = 15) -> float:
     """Expected calibration error of the top label over equal-width bins (Guo et al., 2017)."""
-    confidence = probabilities.max(axis=1)
-    correct = (probabilities.argmax(axis=1) == labels).astype(np.float64)
+    confidence, correct = _top(labels, probabilities)
     return _binned_gap(confidence, correct, _equal_width(confidence, bins), bins)
 
 
 def adaptive_ece(labels: Ints, probabilities: Floats, bins: int = 15) -> float:
     """ECE over bins that hold equally many rows (Nguyen & O'Connor, 2015)."""
-    confidence = probabilities.max(axis=1)
-    correct = (probabilities.argmax(axis=1) == labels).astype(np.float64)
+    confidence, correct = _top(labels, probabilities)
     rank = np.empty(len(labels), np.int64)
     rank[np.argsort(confidence, kind="stable")] = np.arange(len(labels))
     return _binned_gap(confidence, correct, rank * bins // len(labels), bins)
