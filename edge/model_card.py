@@ -6,6 +6,7 @@ from contract.bundle import Bundle
 from runtime.choose import Chosen
 
 CARD_FILE = "model_card.md"
+_ONLY_ON_THE_CARD = {"confusion_matrix", "intervals", "coverage", "by_source"}
 
 
 def model_card(bundle: Bundle, chosen: Chosen) -> dict[str, Any]:
@@ -15,7 +16,7 @@ def model_card(bundle: Bundle, chosen: Chosen) -> dict[str, Any]:
     """
     info, card = bundle.info, bundle.folder / CARD_FILE
     figures = {
-        name: {key: value for key, value in figure.items() if key != "confusion_matrix"}
+        name: {key: value for key, value in figure.items() if key not in _ONLY_ON_THE_CARD}
         for name, figure in info.metrics.items()
         if isinstance(figure, dict)
     }

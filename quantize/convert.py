@@ -13,7 +13,8 @@ from numpy.typing import NDArray
 from contract.bundle import Artifact, Bundle, artifact_of, write_bundle
 from contract.errors import UserError
 from contract.manifest import Manifest
-from contract.metrics import accuracy, compute, softmax
+from contract.measured import measured
+from contract.metrics import accuracy, softmax
 from contract.provenance import commit_of_this_project
 from quantize import confidences
 from quantize.calibration import Part, check_rows, divide, read_part
@@ -201,7 +202,7 @@ def _reported(bundle: Bundle, session: Session, options: Options) -> dict[str, A
         "protocol": options.protocol,
         "precision": "int8",
         "manifest_sha256": manifest.sha256,
-        **compute(part.labels, p, p.argmax(axis=1)).to_json(),
+        **measured(part.labels, p, p.argmax(axis=1), [row.source for row in manifest.rows]),
     }
 
 

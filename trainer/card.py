@@ -79,7 +79,9 @@ def model_card(info: BundleInfo) -> str:
         "- Faces in the data are near-frontal web photos of unknown people. Whether it works "
         "equally well across age, skin and sex could not be measured, as the data say nothing "
         "about them; assume that it does not until you have measured it on your people.",
-        "- Large head turns, hands over the face, masks and strong side light lower its accuracy.",
+        "- Large head turns, hands over the face, masks and strong side light lower its accuracy; "
+        "so do small, blurred and badly cropped faces. `benchmarks/robustness.py` of the project "
+        "measures by how much, and `docs/model.md` has the figures of the built-in model.",
         "- Holds weights only: no image of the data set.",
         "",
     ]

@@ -21,6 +21,7 @@ from contract.bundle import (
 from contract.expressions import EXPRESSIONS
 from contract.faces import FaceInput
 from contract.manifest import Manifest
+from contract.measured import measured
 from trainer.card import model_card
 from trainer.checkpoint import Trained
 from trainer.predict import pixels
@@ -77,7 +78,7 @@ def export_bundle(trained: Trained, manifest: Manifest, found: Predictions, bund
                 "precision": "fp32",
                 "nll_before_temperature": metrics.nll(part.labels, raw),
                 "ece_before_temperature": metrics.ece(part.labels, raw),
-                **metrics.compute(part.labels, scaled, scaled.argmax(axis=1)).to_json(),
+                **measured(part.labels, scaled, scaled.argmax(axis=1), part.sources),
             }
     golden = golden_inputs(config.seed, GOLDEN_COUNT, config.input)
     # On the CPU, where the bundle will be asked: a GPU's convolutions round to ten bits.

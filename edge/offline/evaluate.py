@@ -15,8 +15,8 @@ from contract.command import Parser
 from contract.errors import UserError
 from contract.faces import Image, prepare_detection, prepare_face, read_image
 from contract.files import write_json_atomic
-from contract.intervals import metric_intervals
 from contract.manifest import SPLITS, Manifest, Row, read_manifest
+from contract.measured import measured
 from edge.bundles import bundle_to_run
 from edge.cli import add_engine_flags, engine_overrides, result_file
 from edge.detect import Detector, make_detector
@@ -27,10 +27,6 @@ from runtime.choose import choose
 from runtime.session import Session
 
 BATCH = 8
-SEED = 1337
-"""Of the bootstrap, so that the same answers have the same intervals."""
-KEPT = (1.0, 0.95, 0.9, 0.8, 0.7, 0.6, 0.5)
-"""Shares of the rows, the surest, for which the accuracy is told."""
 CALIBRATING = ("calib", "val")
 """Splits conformal sets may be fitted on: the model has seen train, and test is held back."""
 
@@ -102,45 +98,12 @@ def predict(
     return Predictions(manifest.labels(), probabilities, predicted, sources)
 
 
-def _figures(found: Predictions, rows: NDArray[np.bool_]) -> dict[str, Any]:
-    labels, predicted, p = found.labels[rows], found.predicted[rows], found.probabilities[rows]
-    if (predicted < 0).all():
-        return {"n": int(rows.sum()), "n_predicted": 0, "accuracy": 0.0}
-    return {
-        **metrics.compute(labels, p, predicted).to_json(),
-        "intervals": metric_intervals(labels, p, predicted, SEED),
-    }
-
-
-def coverage_curve(found: Predictions) -> list[dict[str, float]]:
-    """Accuracy of the surest shares of the rows, and the confidence such a share begins at.
-
-    A missed face is the least sure of all.
-    """
-    sure = np.where(found.predicted >= 0, found.probabilities.max(axis=1), 0.0)
-    order = np.argsort(-sure, kind="stable")
-    right = (found.predicted == found.labels)[order]
-    counts = [max(1, round(share * len(order))) for share in KEPT]
-    return [
-        {
-            "coverage": count / len(order),
-            "accuracy": float(right[:count].mean()),
-            "confidence": float(sure[order[count - 1]]),
-        }
-        for count in counts
-    ]
-
-
 def report(found: Predictions, temperature: float, protocol: str) -> dict[str, Any]:
     """All metrics, overall and by source."""
-    sources = np.array(found.sources)
-    everything = np.ones(len(sources), bool)
     return {
         "protocol": protocol,
         "temperature": temperature,
-        **_figures(found, everything),
-        "coverage": coverage_curve(found),
-        "by_source": {name: _figures(found, sources == name) for name in sorted(set(sources))},
+        **measured(found.labels, found.probabilities, found.predicted, found.sources),
     }
 
 
