@@ -70,6 +70,14 @@ class NormalisedClassifier(nn.Module):
         own: nn.Module = self.network.get_classifier()
         return own if self.head is None else self.head
 
+    def classify_by_cosines(self, scale: float) -> None:
+        """Put ArcFace's classifier in the linear one's place, its class weights as directions."""
+        linear: Any = self.classifier
+        head = CosineHead(linear.in_features, linear.out_features, scale)
+        head.load_state_dict({"weight": linear.weight.detach()})
+        self.network.reset_classifier(0)
+        self.head = head
+
     def forward(
         self, pixels: Tensor, with_features: bool = False
     ) -> Tensor | tuple[Tensor, Features]:

@@ -122,9 +122,9 @@ def _value(config: TrainConfig, key: str) -> object:
 def _inherit(config: TrainConfig, start: Trained, asked: Collection[str]) -> TrainConfig:
     """The config with the network and the input of the weights it starts from.
 
-    How faces are prepared may be asked for otherwise. Raises `UserError` where a phase that goes on
-    from another, or a key in `asked`, wants something else: the weights decide, and what was asked
-    for must not be ignored.
+    How faces are prepared may be asked for otherwise, and so may a margin where the weights have
+    none. Raises `UserError` where a phase that goes on from another, or a key in `asked`, wants
+    something else: the weights decide, and what was asked for must not be ignored.
     """
     trained = start.config.input.size
     if config.start.phase and config.start.checkpoint is None and config.input.size != trained:
@@ -132,9 +132,13 @@ def _inherit(config: TrainConfig, start: Trained, asked: Collection[str]) -> Tra
             f"phase {config.phase} at {config.input.size} px starts from {start.file}, which sees "
             f"{trained} px; leave the size out, or train {config.start.phase} at that size"
         )
-    blocks = {"checkpoint_blocks": config.model.checkpoint_blocks}
-    model = start.config.model.model_copy(update=blocks)
     parts = {key: key.split(".") for key in asked}
+    changes: dict[str, Any] = {"checkpoint_blocks": config.model.checkpoint_blocks}
+    if start.config.model.arcface is None and any(
+        part[:2] == ["model", "arcface"] for part in parts.values()
+    ):
+        changes["arcface"] = config.model.arcface
+    model = start.config.model.model_copy(update=changes)
     sections = {part[1] for part in parts.values() if part[0] == "input" and part[1:]}
     prepared = {section: getattr(config.input, section) for section in sections & PREPARATION}
     seen = start.config.input.model_copy(update=prepared)
@@ -253,6 +257,8 @@ def _task(
 def _network(config: TrainConfig, data: Data, start: Trained | None) -> NormalisedClassifier:
     torch.manual_seed(config.seed)
     if start is not None:
+        if config.model.arcface is not None and start.model.head is None:
+            start.model.classify_by_cosines(config.model.arcface.scale)
         recompute(start.model.network, config.model.checkpoint_blocks)
         return start.model
     mean, std = _normalisation(data)

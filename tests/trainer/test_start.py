@@ -108,3 +108,27 @@ def test_weights_go_on_with_faces_prepared_otherwise(run: Path) -> None:
     assert fer_trainer(*start, *sets, "--name", "brighter", "--epochs", "1") == 0
     made = open_trained(run / "runs/brighter").config.input
     assert (made.size, made.brighten_to, made.crop["yunet"].scale) == (32, 90, 1.1)
+
+
+def test_a_margin_may_be_put_on_weights_without_one(run: Path) -> None:
+    """The network and the classes' directions are kept; only the way of classifying is new."""
+    start = ["--phase", str(run / "more.toml"), "--start-from", str(run / "runs/tiny-seed1337")]
+    still = ["--set", "optim.lr=1e-12", "--set", "optim.min_lr=0"]
+    margin = ["--set", "model.arcface.margin=0.2", "--set", "model.arcface.scale=16"]
+    assert fer_trainer(*start, *still, *margin, "--name", "margin") == 0
+    before, after = (open_trained(run / f"runs/{n}") for n in ("tiny-seed1337", "margin"))
+    assert after.config.model.arcface is not None
+    assert (after.config.model.arcface.margin, after.config.model.arcface.scale) == (0.2, 16)
+    names = dict(before.model.network.named_parameters())
+    for name, value in after.model.network.named_parameters():
+        torch.testing.assert_close(value, names[name], rtol=0, atol=1e-6)
+    torch.testing.assert_close(
+        after.model.classifier.weight, before.model.classifier.weight, rtol=0, atol=1e-6
+    )
+    faces = torch.rand(4, 1, 32, 32) * 255
+    assert (after.model(faces).abs() <= 16 + 1e-4).all()
+    with pytest.raises(UserError, match=r"model.arcface.margin = 0.5: .* has 0.2; leave"):
+        fer_trainer(
+            "--phase", str(run / "more.toml"), "--start-from", str(run / "runs/margin"),
+            "--set", "model.arcface.margin=0.5",
+        )  # fmt: skip
