@@ -35,13 +35,14 @@ TABLES = {
         "ensemble_rn18_soup/predictions.npz", "student_soup", "student_soup3",
     ),
     "ablation.md": (
-        "ablation", "ce", "hard", "../runs/study_kd-seed1337", "clahe",
+        "ablation", "ce", "hard", "../runs/study_kd-seed1337", "kd-seen", "clahe",
         "../distillation/student_soup3",
     ),
     "ablation_kd.md": (
-        "ablation", "../runs/study_kd-seed1337", "kd-no-ema/predictions.npz",
+        "ablation", "../runs/study_kd-seed1337", "kd-no-ema/predictions.npz", "kd-std",
         "../runs/negl_tier1-seed1337", "../runs/nl_kd-seed1337",
     ),
+    "ablation_views.md": ("ablation", "kd-seen", "kd-att", "../runs/study_kd-seed1337"),
 }  # fmt: skip
 """Tables of docs/study/README.md as it makes them: the folder, then the runs, control first."""
 
