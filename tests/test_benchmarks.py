@@ -5,9 +5,13 @@ import re
 from pathlib import Path
 from typing import Any
 
+import cv2
+import numpy as np
 import pytest
 
 from benchmarks.model_page import page
+from benchmarks.near_copies import seen_nearly
+from contract.manifest import read_manifest
 
 FILES = sorted((Path(__file__).parents[1] / "benchmarks").glob("*.json"))
 RUN = {"command", "date_utc", "commit", "cpu", "cores", "threads", "python", "packages"}
@@ -44,6 +48,9 @@ FIGURES = {
     },
     "python benchmarks/rare_classes.py": {
         "n", "rows_of", "tau", "thresholds", "ways", "bundle", "manifest_sha256",
+    },
+    "python benchmarks/near_copies.py": {
+        "all", "seen_nearly", "rest", "bundle", "backend", "manifest_sha256",
     },
     "python benchmarks/serial_link.py": {"random", "bad_line", "flips", "agreement", "replug"},
     "python benchmarks/smoothing.py": {
@@ -94,3 +101,24 @@ def test_a_result_file_says_how_it_was_made(file: Path) -> None:
     assert re.fullmatch(r"[0-9a-f]{40}", result["run"]["commit"]), "made from a clean checkout"
     kind = next(kind for kind in FIGURES if result["run"]["command"].startswith(kind))
     assert set(result) >= FIGURES[kind]
+
+
+def test_a_brighter_mirrored_copy_of_a_fitted_face_is_seen_nearly(tmp_path: Path) -> None:
+    """And neither a stranger nor the copy of another val face is."""
+    rng = np.random.default_rng(3)
+    noise = rng.uniform(0, 255, (4, 48, 48))
+    first, second, third, fourth = (
+        cv2.normalize(cv2.GaussianBlur(one, (0, 0), 3), None, 0, 200, cv2.NORM_MINMAX)
+        for one in noise
+    )
+    rows = [
+        ("train", first), ("val", first[:, ::-1] + 40), ("val", second), ("calib", third),
+        ("val", third + 5), ("val", second + 30), ("test", fourth), ("val", fourth),
+    ]  # fmt: skip
+    lines = ["path,label,split,source"]
+    for number, (split, face) in enumerate(rows):
+        cv2.imwrite(str(tmp_path / f"{number}.png"), face.astype(np.uint8))
+        lines.append(f"{number}.png,happy,{split},made")
+    (tmp_path / "manifest.csv").write_text("\n".join(lines) + "\n")
+    manifest = read_manifest(tmp_path / "manifest.csv")
+    assert seen_nearly(manifest).tolist() == [True, False, True, False, False]
