@@ -105,6 +105,19 @@ def _coverage(found: dict[str, dict[str, Any]]) -> list[str]:
     return lines
 
 
+def _near_copies(found: dict[str, Any]) -> list[str]:
+    rest = found["rest"]
+    cells = ", ".join(
+        f"{metric} {_cell(rest[metric], rest['intervals'][metric])}" for metric in METRICS
+    )
+    return [
+        f"{found['seen_nearly']['n']} of the {found['all']['n']} val images (argmax) are nearly "
+        "the same picture as one of `train` or `calib`: a watermark more, another crop. Equal "
+        "pixels were kept out of training, these were not. Accuracy on them is "
+        f"{found['seen_nearly']['accuracy']:.3f}; without them, on {rest['n']}: {cells}.",
+    ]
+
+
 def _rare(found: dict[str, Any]) -> list[str]:
     rare = list(found["rows_of"])
     lines = [
@@ -157,19 +170,20 @@ def page() -> str:
     scenes_file, scenes = of_runtime(backend, "scenes-muxspace-val", sha256)
     robustness_file, robustness = of_runtime(backend, "robustness-val-argmax", sha256)
     rare_file, rare = of_runtime(backend, "rare-classes-val-argmax", sha256)
+    near_file, near = of_runtime(backend, "near-copies-val-argmax", sha256)
     other_file, other = newest("evaluate-fer2013-val", None)
     low, high = scenes["difference_interval"]
     files = [
-        *(file for file, _ in named.values()), rare_file, scenes_file, robustness_file, other_file,
+        *(file for file, _ in named.values()), near_file, rare_file, scenes_file, robustness_file,
+        other_file,
     ]  # fmt: skip
     return "\n".join(
         [
             "# How good the built-in model is",
             "",
             f"`{bundle.info.name}`, its INT8 artifacts, one crop. Figures are of "
-            f"{backend}, the faster of the two on the CPU they were measured "
-            "on; another box may choose OpenVINO, which has a column of its own. What it is, what "
-            "it was trained on and what it is for is in its "
+            f"{backend}; a box takes the runtime that is faster on it, and OpenVINO has a "
+            "column of its own. What it is, what it was trained on and what it is for is in its "
             "[card](../edge/default_bundle/model_card.md). In brackets: 95 % intervals of the "
             "bootstrap over images, which do not cover another training seed.",
             "",
@@ -178,6 +192,8 @@ def page() -> str:
             f"{_few(found)}The protocols differ in which images they keep: figures of one are not "
             "comparable with those of another. Temperature and thresholds were fitted on `calib`, "
             "cut from training.",
+            "",
+            *_near_copies(near),
             "",
             "## The surest answers",
             "",
