@@ -20,6 +20,7 @@ from benchmarks.asked import about, parser, serving
 from contract.bundle import Bundle
 from contract.command import run_command
 from contract.errors import UserError
+from contract.expressions import EXPRESSIONS
 from contract.files import write_json_atomic
 from contract.manifest import Manifest, read_manifest
 from contract.measured import measured
@@ -66,7 +67,9 @@ def measure(manifest: Manifest, bundle: Bundle, session: Session) -> dict[str, A
         return {key: whole[key] for key in ("n", "accuracy", "macro_f1", "ece", "brier", "nll",
                                             "intervals")}  # fmt: skip
 
+    labels = [EXPRESSIONS[label] for label in found.labels[near]]
     return {
+        "seen_nearly_rows": {name: labels.count(name) for name in EXPRESSIONS},
         "all": figures(np.ones_like(near)),
         "seen_nearly": figures(near),
         "rest": figures(~near),
