@@ -113,7 +113,9 @@ def _near_copies(found: dict[str, Any]) -> list[str]:
     return [
         f"{found['seen_nearly']['n']} of the {found['all']['n']} val images (argmax) are nearly "
         "the same picture as one of `train` or `calib`: a watermark more, another crop. Equal "
-        "pixels were kept out of training, these were not. Accuracy on them is "
+        "pixels were kept out of training, these were not. Among them are "
+        + ", ".join(f"{count} {name}" for name, count in found["seen_nearly_rows"].items())
+        + ". Accuracy on them is "
         f"{found['seen_nearly']['accuracy']:.3f}; without them, on {rest['n']}: {cells}.",
     ]
 

@@ -50,7 +50,7 @@ FIGURES = {
         "n", "rows_of", "tau", "thresholds", "ways", "bundle", "manifest_sha256",
     },
     "python benchmarks/near_copies.py": {
-        "all", "seen_nearly", "rest", "bundle", "backend", "manifest_sha256",
+        "all", "seen_nearly", "seen_nearly_rows", "rest", "bundle", "backend", "manifest_sha256",
     },
     "python benchmarks/serial_link.py": {"random", "bad_line", "flips", "agreement", "replug"},
     "python benchmarks/smoothing.py": {
