@@ -27,13 +27,20 @@ TABLES = {
         "student_ce-more", "student_ce-64/predictions.npz", "student_ce-long",
         "ensemble_two_students/predictions.npz", "student_kd-more", "student_dkd-more",
         "teacher_rn18-votes", "ensemble_rn18_soup/predictions.npz", "student_ce-fine",
-        "student_kd-fine", "student_soup", "student_soup3",
+        "student_kd-fine", "student_soup", "student_soup3", "teacher_rn18", "teacher_se_rn18",
+        "ensemble_three/predictions.npz", "student_ce-three", "student_kd-three", "student_soup5",
     ),
     "distillation_resnet.md": (
         "distillation",
         "student_ce-fine", "student_kd-fine", "teacher_rn18-votes",
         "ensemble_rn18_soup/predictions.npz", "student_soup", "student_soup3",
     ),
+    "distillation_se.md": (
+        "distillation",
+        "student_ce-three", "student_kd-three", "teacher_rn18", "teacher_se_rn18",
+        "ensemble_three/predictions.npz", "student_soup3", "student_soup5",
+    ),
+    "arcface.md": ("distillation", "teacher_se-votes", "teacher_se-arcface", "teacher_se_rn18"),
     "ablation.md": (
         "ablation", "ce", "hard", "../runs/study_kd-seed1337", "kd-seen", "clahe",
         "../distillation/student_soup3",
