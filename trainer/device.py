@@ -27,6 +27,18 @@ class Device:
         return context
 
 
+def _amp_dtype(config: TrainConfig, kind: str) -> torch.dtype | None:
+    dtypes = {"off": None, "bf16": torch.bfloat16, "fp16": torch.float16}
+    auto = torch.float16 if kind == "cuda" else None
+    return auto if config.optim.amp == "auto" else dtypes[config.optim.amp]
+
+
+def autocast_of(config: TrainConfig, device: str) -> contextlib.AbstractContextManager[None]:
+    """The autocast context in which a config's network is trained on a device."""
+    kind = device.partition(":")[0]
+    return Device(device, kind, _amp_dtype(config, kind)).autocast()
+
+
 def pick_device(config: TrainConfig) -> Device:
     """The device of a config. Raises `UserError` for a device that is not there.
 
@@ -56,6 +68,12 @@ def pick_device(config: TrainConfig) -> Device:
         torch.use_deterministic_algorithms(True)
     shared = int(os.environ.get("LOCAL_WORLD_SIZE", "1"))
     torch.set_num_threads(config.threads or max(1, len(os.sched_getaffinity(0)) // shared))
-    dtypes = {"off": None, "bf16": torch.bfloat16, "fp16": torch.float16}
-    auto = torch.float16 if kind == "cuda" else None
-    return Device(name, kind, auto if config.optim.amp == "auto" else dtypes[config.optim.amp])
+    return Device(name, kind, _amp_dtype(config, kind))
+
+
+def device_to_ask_on(config: TrainConfig, name: str) -> Device:
+    """The device of this name for a trained network's answers.
+
+    How many threads it was trained with is not how many it may answer with: it gets all.
+    """
+    return pick_device(config.model_copy(update={"device": name, "threads": 0}))

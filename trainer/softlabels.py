@@ -9,6 +9,7 @@ import json
 import os
 import tempfile
 from collections.abc import Callable
+from contextlib import nullcontext
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -27,6 +28,7 @@ from contract.manifest import Manifest
 from contract.provenance import commit_of_this_project
 from trainer.config import AugmentConfig
 from trainer.data.augment import augment, draw
+from trainer.device import autocast_of
 from trainer.distributed import is_main, sharded, wait_for_all, world
 from trainer.ensemble import METRICS_FILE, Ensemble, faces_of, measured_rows, progress
 from trainer.losses.feature import attention_map
@@ -54,7 +56,8 @@ class Views:
     """Which views of the training rows to ask the teachers about.
 
     `count` views of each row, augmented by `augment` with draws of `seed`; with `features` also
-    the teachers' embeddings and attention maps pooled to `attention_grid` a side.
+    the teachers' embeddings and attention maps pooled to `attention_grid` a side. With `amp` each
+    teacher answers in the precision it was trained in, without it in float32.
     """
 
     count: int
@@ -62,6 +65,7 @@ class Views:
     augment: AugmentConfig
     features: bool = False
     attention_grid: int = 4
+    amp: bool = False
 
 
 def _made_features(
@@ -79,8 +83,8 @@ def _made_features(
 class _Teachers:
     """The teachers on a device, each with the training rows' faces as it wants them."""
 
-    def __init__(self, ensemble: Ensemble, manifest: Manifest, device: str) -> None:
-        self._ensemble, self._device = ensemble, device
+    def __init__(self, ensemble: Ensemble, manifest: Manifest, device: str, amp: bool) -> None:
+        self._ensemble, self._device, self._amp = ensemble, device, amp
         self._rows = np.array([n for n, r in enumerate(manifest.rows) if r.split == "train"])
         self._faces = [faces_of(manifest, trained) for trained in ensemble.teachers]
         for trained in ensemble.teachers:
@@ -93,10 +97,12 @@ class _Teachers:
         logits, maps, embeddings = [], [], []
         for trained, packed in zip(self._ensemble.teachers, self._faces, strict=True):
             batch = torch.from_numpy(packed[self._rows[part]])
-            own, features = trained.model(make(batch, packed.shape[1]), with_features=True)
+            view = make(batch, packed.shape[1])
+            with autocast_of(trained.config, self._device) if self._amp else nullcontext():
+                own, features = trained.model(view, with_features=True)
             logits.append(own.float().cpu())
             if grid is not None:
-                maps.append(features.map)
+                maps.append(features.map.float())
                 embeddings.append(features.embedding)
         found = {"logits": self._ensemble.fuse(logits)}
         if grid is not None:
@@ -250,6 +256,7 @@ def _write(
         attention_grid=views.attention_grid,
         temperature=info.temperature,
         batch=BATCH,
+        amp=views.amp,
         commit=commit_of_this_project(),
     )
     write_json_atomic(folder / ABOUT_FILE, about.model_dump(mode="json"))
@@ -292,7 +299,7 @@ def export_softlabels(
     _check(out, manifest, views)
     train = manifest.select("train")
     images = _image_hashes(train) if is_main() else []
-    arrays = _arrays(_Teachers(ensemble, manifest, device), len(train.rows), views)
+    arrays = _arrays(_Teachers(ensemble, manifest, device, views.amp), len(train.rows), views)
     if is_main():
         out.parent.mkdir(parents=True, exist_ok=True)
         with tempfile.TemporaryDirectory(dir=out.parent, prefix=f".{out.name}.") as temporary:

@@ -68,6 +68,9 @@ class About(BaseModel):
         gt=0, description="The ensemble's, fitted on calib; the logits are not divided by it."
     )
     batch: int = Field(ge=1, description="Images per forward pass.")
+    amp: bool = Field(
+        False, description="Teachers answered in the precision they were trained in, not float32."
+    )
     commit: str = Field(description="Commit of this project that made them.")
 
 

@@ -16,7 +16,7 @@ from contract.bundle import BUNDLE_FILE, Bundle, open_bundle
 from contract.errors import UserError
 from contract.faces import FaceInput
 from trainer.checkpoint import open_trained
-from trainer.device import pick_device
+from trainer.device import device_to_ask_on
 from trainer.predict import predict
 from trainer.predictions import load_predictions
 
@@ -63,7 +63,7 @@ def _stored_temperature(run: Path) -> float | None:
 
 def _trained(path: Path, kind: Kind, device_name: str) -> Target:
     trained = open_trained(path)
-    device = pick_device(trained.config.model_copy(update={"device": device_name}))
+    device = device_to_ask_on(trained.config, device_name)
     model = trained.model.to(device.name, memory_format=torch.channels_last)
 
     def logits(faces: NDArray[np.uint8]) -> NDArray[np.float32]:

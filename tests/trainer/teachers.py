@@ -13,7 +13,7 @@ from contract.manifest import Manifest, read_manifest, write_manifest
 from tests.trainer.tiny import make_manifest
 from trainer.backbones import NormalisedClassifier, build
 from trainer.checkpoint import save_weights
-from trainer.config import ArcFaceConfig, ModelConfig, TrainConfig
+from trainer.config import ArcFaceConfig, ModelConfig, OptimConfig, TrainConfig
 from trainer.data.cache import packed_faces
 from trainer.predict import pixels
 
@@ -60,7 +60,7 @@ def _learn(network: NormalisedClassifier, manifest: Manifest, face: FaceInput) -
 
 def teacher(
     manifest_file: Path, name: str, face: FaceInput, arcface: bool = False,
-    protocol: str = "gratings",
+    protocol: str = "gratings", optim: OptimConfig | None = None,
 ) -> Path:  # fmt: skip
     """A run folder beside the manifest with a network of its own for every name."""
     manifest = read_manifest(manifest_file)
@@ -69,8 +69,9 @@ def teacher(
         arcface=ArcFaceConfig(scale=8.0) if arcface else None,
     )  # fmt: skip
     config = TrainConfig(
-        phase=f"teacher_{name}", protocol=protocol, input=face, model=model, threads=1
-    )
+        phase=f"teacher_{name}", protocol=protocol, input=face, model=model, threads=1,
+        optim=optim or OptimConfig(),
+    )  # fmt: skip
     torch.manual_seed(sum(map(ord, name)))
     network = build(model, face, [128.0] * face.channels, [64.0] * face.channels)
     _learn(network, manifest, face)

@@ -1,12 +1,14 @@
 """A device that is not there is refused by name."""
 
+import os
+
 import pytest
 import torch
 
 from contract.errors import UserError
 from contract.faces import FaceInput
 from trainer.config import TrainConfig
-from trainer.device import pick_device
+from trainer.device import device_to_ask_on, pick_device
 
 
 def pick(device: str) -> str:
@@ -34,3 +36,15 @@ def test_more_processes_than_gpus_are_refused(monkeypatch: pytest.MonkeyPatch) -
 def test_another_kind_of_device_is_refused(device: str) -> None:
     with pytest.raises(UserError, match=f"device '{device}': use auto, cpu, cuda"):
         pick(device)
+
+
+def test_a_network_trained_with_one_thread_answers_with_all() -> None:
+    before = torch.get_num_threads()
+    try:
+        config = TrainConfig(phase="p", input=FaceInput(size=16), threads=1)
+        pick_device(config)
+        assert torch.get_num_threads() == 1
+        device_to_ask_on(config, "cpu")
+        assert torch.get_num_threads() == len(os.sched_getaffinity(0))
+    finally:
+        torch.set_num_threads(before)

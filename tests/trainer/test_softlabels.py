@@ -21,12 +21,12 @@ from contract.errors import UserError
 from contract.expressions import EXPRESSIONS
 from contract.files import sha256_file
 from contract.manifest import read_manifest, write_manifest
-from tests.trainer.teachers import COLOUR, ROWS, teacher, two_sources, two_teachers
+from tests.trainer.teachers import COLOUR, GREY, ROWS, teacher, two_sources, two_teachers
 from tests.trainer.tiny import fer_trainer, make_phase
 from trainer.backbones import Features
 from trainer.commands import ensemble as ensemble_command
 from trainer.commands.softlabels import main
-from trainer.config import AugmentConfig
+from trainer.config import AugmentConfig, OptimConfig
 from trainer.data.augment import augment, draw
 from trainer.data.cache import packed_faces
 from trainer.ensemble import open_ensemble
@@ -234,6 +234,26 @@ def test_two_processes_write_the_same_files(copied: Path) -> None:
             raise
     assert process.returncode == 0, errors
     assert files(copied / "soft") == before
+
+
+def test_teachers_answer_in_the_precision_they_were_trained_in_where_asked(tmp_path: Path) -> None:
+    manifest = two_sources(tmp_path)
+    runs = [
+        teacher(manifest, "half", GREY, optim=OptimConfig(amp="bf16")),
+        teacher(manifest, "plain", GREY),
+    ]
+    made = {}
+    for flags in ((), ("--amp",)):
+        for run in runs:
+            places = ["--manifest", str(manifest), "--out", str(tmp_path / "both"), "--device"]
+            ensemble_command.main([str(run), *places, "cpu"])
+            make_phase(tmp_path, SECTION)
+            assert export(tmp_path, "soft", *flags) == 0
+            assert told(tmp_path, "softlabels.json")["amp"] == bool(flags)
+            made[run.name, flags] = opened(tmp_path)
+    off = (made["half", ("--amp",)].views - made["half", ()].views).abs()
+    assert 0 < off.max() < 0.05 * made["half", ()].views.abs().max()  # 8 bits of mantissa
+    assert torch.equal(made["plain", ("--amp",)].views, made["plain", ()].views)
 
 
 def test_without_views_or_features_there_are_only_clean_logits(copied: Path) -> None:

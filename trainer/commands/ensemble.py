@@ -7,7 +7,7 @@ from contract.command import Parser
 from contract.errors import UserError
 from contract.manifest import read_manifest
 from trainer.checkpoint import open_trained
-from trainer.device import pick_device
+from trainer.device import device_to_ask_on
 from trainer.distributed import is_main, process_group
 from trainer.ensemble import Choices, make_ensemble, summary
 
@@ -63,7 +63,7 @@ def main(arguments: list[str]) -> int:
     choices = _choices(given)
     manifest = read_manifest(given.manifest)
     teachers = [open_trained(path) for path in given.teachers]
-    device = pick_device(teachers[0].config.model_copy(update={"device": given.device}))
+    device = device_to_ask_on(teachers[0].config, given.device)
     with process_group(device.kind):
         info, figures = make_ensemble(teachers, manifest, given.out, choices, device.name)
         if is_main():

@@ -6,7 +6,7 @@ from pathlib import Path
 from contract.command import Parser
 from contract.errors import UserError
 from contract.manifest import read_manifest
-from trainer.device import pick_device
+from trainer.device import device_to_ask_on
 from trainer.distributed import is_main, process_group
 from trainer.ensemble import open_ensemble
 from trainer.phase_files import load_phase
@@ -45,6 +45,11 @@ def _parser() -> argparse.ArgumentParser:
         "--attention-grid", type=int, default=4, metavar="G",
         help="pool attention maps to G×G (default: 4)",
     )  # fmt: skip
+    add(
+        "--amp", action="store_true",
+        help="each teacher answers in the precision it was trained in (bf16, fp16), which is "
+        "faster where the device has units for it (default: float32)",
+    )  # fmt: skip
     add("--device", default="auto", help="auto, cpu, cuda or cuda:N")
     return parser
 
@@ -64,11 +69,11 @@ def main(arguments: list[str]) -> int:
         augment=load_phase(given.student, given.set).augment,
         features=given.features,
         attention_grid=_at_least("attention-grid", given.attention_grid, 1),
+        amp=given.amp,
     )
     manifest = read_manifest(given.manifest)
     ensemble = open_ensemble(given.ensemble)
-    config = ensemble.teachers[0].config
-    device = pick_device(config.model_copy(update={"device": given.device}))
+    device = device_to_ask_on(ensemble.teachers[0].config, given.device)
     with process_group(device.kind):
         report = export_softlabels(ensemble, manifest, given.out, views, device.name)
         if is_main():
