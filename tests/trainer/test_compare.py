@@ -30,6 +30,11 @@ TABLES = {
         "student_kd-fine", "student_soup", "student_soup3", "teacher_rn18", "teacher_se_rn18",
         "ensemble_three/predictions.npz", "student_ce-three", "student_kd-three", "student_soup5",
     ),
+    "distillation_again.md": (
+        "distillation",
+        "student_soup3", "teacher_se-votes", "student_kd-long", "student_soup6", "teacher_se-kd",
+        "ensemble_kd/predictions.npz", "student_kd-a", "student_kd-b", "student_soup7",
+    ),
     "distillation_resnet.md": (
         "distillation",
         "student_ce-fine", "student_kd-fine", "teacher_rn18-votes",
