@@ -174,7 +174,10 @@ def open_bundle(folder: Path) -> Bundle:
     try:
         text = file.read_bytes()
     except (FileNotFoundError, NotADirectoryError):
-        raise UserError(f"no bundle at {folder}: it has no {BUNDLE_FILE}") from None
+        raise UserError(
+            f"no bundle at {folder}: it has no {BUNDLE_FILE}; "
+            "name one that fer-trainer or fer-quantize wrote"
+        ) from None
     except OSError as error:
         raise UserError(f"{file} cannot be read: {error.strerror}; copy the bundle again") from None
     sums, identity = read_sums(folder), hashlib.sha256(text).hexdigest()

@@ -163,7 +163,10 @@ def test_a_folder_that_is_no_bundle(complaint: Callable[..., str], tmp_path: Pat
     (tmp_path / "bundle").mkdir()
     for name in ("bundle", "nowhere"):
         told = complaint("--camera", "demo", "--no-dashboard", "--model", name)
-        assert told == f"no bundle at {name}: it has no bundle.json"
+        assert told == (
+            f"no bundle at {name}: it has no bundle.json; "
+            "name one that fer-trainer or fer-quantize wrote"
+        )
     (tmp_path / "bundle" / "bundle.json").write_text("{")
     told = complaint("--camera", "demo", "--no-dashboard", "--model", "bundle")
     assert "SHA256SUMS is missing from the bundle" in told
