@@ -28,12 +28,14 @@ import numpy as np
 import psutil
 
 from contract.bundle import Bundle
+from contract.command import Parser, run_command
+from contract.errors import UserError
 from contract.expressions import EXPRESSIONS
 from contract.faces import Box, Image, prepare_detection
 from contract.files import write_json_atomic
 from contract.metrics import softmax
 from edge.bundles import bundle_to_run
-from edge.cameras.base import Frame
+from edge.cameras.base import Camera, Frame
 from edge.cameras.factory import open_camera
 from edge.capture import frames
 from edge.detector_files import find_yunet
@@ -129,13 +131,16 @@ def _turn(step: Step, source: Iterator[Frame], count: int) -> dict[str, Any]:
     return {"e2e_ms": e2e, "fps": count / seconds, "cpu_s": cpu_s, "with_face": with_face}
 
 
+def _camera(clips: str) -> Camera:
+    return open_camera(clips, width=640, height=480, fps=30, seed=0, paced=False)
+
+
 def _contender(
     kind: str, bundle: Path | None, threads: int, clips: str, count: int, pipe: Connection
 ) -> None:
     """A process: makes its loop ready, then one turn for each True it is sent."""
     step = KINDS[kind](bundle, threads)
-    camera = open_camera(clips, width=640, height=480, fps=30, seed=0, paced=False)
-    source = iter(frames(camera, cycle=True))
+    source = iter(frames(_camera(clips), cycle=True))
     _turn(step, source, 20)
     pipe.send(psutil.Process().memory_full_info().pss / 2**20)
     while pipe.recv():
@@ -162,7 +167,7 @@ def _ratio(one: dict[str, Any], other: dict[str, Any]) -> dict[str, float]:
 
 
 def _parser() -> argparse.ArgumentParser:
-    parser = argparse.ArgumentParser(description=__doc__)
+    parser = Parser(description=__doc__)
     add = parser.add_argument
     add("--clips", required=True, metavar="FILE|DIR", help="a recording, a folder of them, or demo")
     add("--bundle", type=Path, help="bundle folder (default: as fer-edge takes it)")
@@ -172,11 +177,13 @@ def _parser() -> argparse.ArgumentParser:
     return parser
 
 
-def main() -> None:
-    """Measure, print and write."""
+def main() -> int:
+    """Measure, print and write; raises `UserError`."""
     given = _parser().parse_args()
     if find_yunet() is None:
-        sys.exit("rivals.py: the rivals need YuNet's file; run fer-edge fetch-detector")
+        raise UserError("the rivals need YuNet's file; run fer-edge fetch-detector")
+    bundle = bundle_to_run(given.bundle)
+    _camera(given.clips)  # here a mistake is one line, in a contender it would be a traceback
     context = multiprocessing.get_context("spawn")
     pipes: dict[str, Connection] = {}
     processes, pss_mb = [], {}
@@ -205,7 +212,6 @@ def main() -> None:
         kind: max((name for name in found if name.startswith(kind)), key=lambda n: found[n]["fps"])
         for kind in KINDS
     }
-    bundle = bundle_to_run(given.bundle)
     result = {
         "contenders": found,
         "best_threads": best,
@@ -226,7 +232,8 @@ def main() -> None:
     )
     if given.json:
         write_json_atomic(given.json, result)
+    return 0
 
 
 if __name__ == "__main__":
-    main()
+    sys.exit(run_command("benchmarks/rivals.py", main))
