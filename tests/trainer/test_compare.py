@@ -35,6 +35,11 @@ TABLES = {
         "student_soup3", "teacher_se-votes", "student_kd-long", "student_soup6", "teacher_se-kd",
         "ensemble_kd/predictions.npz", "student_kd-a", "student_kd-b", "student_soup7",
     ),
+    "distillation_third.md": (
+        "distillation",
+        "student_soup7", "student_kd-c", "student_soup8", "teacher_se-kd2",
+        "ensemble_kd2/predictions.npz",
+    ),
     "distillation_resnet.md": (
         "distillation",
         "student_ce-fine", "student_kd-fine", "teacher_rn18-votes",
