@@ -38,7 +38,7 @@ TABLES = {
     "distillation_third.md": (
         "distillation",
         "student_soup7", "student_kd-c", "student_soup8", "teacher_se-kd2",
-        "ensemble_kd2/predictions.npz",
+        "ensemble_kd2/predictions.npz", "student_kd-d", "student_kd-e", "student_soup9",
     ),
     "distillation_resnet.md": (
         "distillation",
